@@ -5,6 +5,7 @@ from redy.model.carried import Elementwise, Foreign, MaxPool, Product
 from redy.model.functions import PiecewiseLinear
 from redy.model.network import Activate, Affine, Network, Node, Port, Term
 from redy.model.operators import Dense, Gather, Operator, Positionwise, Scale, Shape, identity
+from redy.model.verdict import Finding, Line, Proof, Proved, Refuted, Unit, Unknown, Verdict
 
 __all__ = [
     "Activate",
@@ -13,8 +14,10 @@ __all__ = [
     "Box",
     "Dense",
     "Elementwise",
+    "Finding",
     "Foreign",
     "Gather",
+    "Line",
     "MaxPool",
     "Network",
     "Node",
@@ -23,8 +26,14 @@ __all__ = [
     "Port",
     "Positionwise",
     "Product",
+    "Proof",
+    "Proved",
+    "Refuted",
     "Scale",
     "Shape",
     "Term",
+    "Unit",
+    "Unknown",
+    "Verdict",
     "identity",
 ]

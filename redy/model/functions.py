@@ -103,7 +103,7 @@ class PiecewiseLinear:
             left = self.breakpoints[piece - 1]
             end = np.minimum(x, self.breakpoints[piece]) if piece < self.pieces - 1 else x
             result = result + self.slopes[piece] * np.maximum(end - left, 0.0)
-        return result
+        return np.asarray(result)
 
     def piece_of(self, x: Array) -> NDArray[np.int64]:
         """The index of a piece that x lies in (a breakpoint counts to the piece on its left)."""

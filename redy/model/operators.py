@@ -292,7 +292,7 @@ class Gather(_Common):
         if np.unique(index).size == index.size:
             result[:, index] = flat
         else:
-            np.add.at(result, (slice(None), index), flat)
+            np.add.at(result.T, index, flat.T)
         return np.asarray(result[:, :size].reshape(len(form), *self.in_shape))
 
     def adjoint_spread(self, form: Array) -> Array:
