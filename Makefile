@@ -1,0 +1,51 @@
+# Everything here works on a fresh clone with python3 >= 3.11, pip and make; the first target that needs it builds .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+# Two of pytest's workers suit two cores; `make test JOBS=8` for more.
+JOBS ?= auto
+
+.PHONY: demo test test-all lint format bench models acas clean
+
+.venv/installed: pyproject.toml redy/version.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: redy needs Python 3.11 or newer; try make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+# The report of a real reduction: the controller that the project ships, on a part of its domain.
+demo: .venv/installed
+	$(BIN)/redy reduce models/avoidance.onnx --bounds models/avoidance_close.box.json -o build/avoidance_close.onnx
+
+# Lint, types, layering and the tests that take seconds.
+test: lint
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow'
+
+# The same with the slow tests.
+test-all: lint
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Every script of benchmarks/ in turn; each prints what docs/benchmarks.md quotes.
+bench: .venv/installed
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+# The shipped networks, made again from nothing (the same bytes on the same platform).
+models: .venv/installed
+	$(BIN)/python scripts/make_models.py
+
+# Reduces and verifies ACAS Xu networks; fetches them first unless REDY_DATA says where they are.
+acas: .venv/installed
+	@test -n "$$REDY_DATA" || $(BIN)/python scripts/fetch_acas.py
+	$(BIN)/python scripts/acas.py
+
+clean:
+	rm -rf .venv build dist
