@@ -114,7 +114,7 @@ class PiecewiseLinear:
 
         Touching a breakpoint from one side is being stuck: the function is continuous.
         """
-        breaks = np.broadcast_to(self.breakpoints, (self.pieces - 1, *lower.shape))
+        breaks = self.broadcast_to(lower.shape).breakpoints
         inner = np.full((1, *lower.shape), np.inf)
         left, right = np.concatenate([-inner, breaks]), np.concatenate([breaks, inner])
         inside = (lower >= left) & (upper <= right)
