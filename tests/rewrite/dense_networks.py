@@ -1,0 +1,60 @@
+"""Random dense networks for the tests of rewrites."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from redy.model import Activate, Affine, Dense, Finding, Line, Network, Port, Proof, Proved, Term, Unit
+from redy.model.functions import absolute, clip, leaky_relu, relu
+
+
+def random_network(rng: np.random.Generator, *, layers: int = 3, width: int = 6, skips: bool = True) -> Network:
+    """A dense network with mixed activations and skip connections, float32 weights."""
+    inputs = int(rng.integers(1, 5))
+    sizes = {"x": inputs}
+    nodes: list[Affine | Activate] = []
+    previous = "x"
+    for layer in range(layers):
+        size = int(rng.integers(1, width + 1))
+        sources = [previous]
+        sources += [name for name in sizes if skips and name != previous and rng.random() < 0.3]
+        terms = tuple(Term(s, Dense.of(_weights(rng, (size, sizes[s])))) for s in sources)
+        nodes.append(Affine(f"z{layer}", terms, _weights(rng, (size,))))
+        alphas = _weights(rng, (size,))
+        function = [relu(), relu(), leaky_relu(0.25), leaky_relu(alphas), clip(-0.5, 0.75), absolute()][rng.integers(6)]
+        nodes.append(Activate(f"a{layer}", f"z{layer}", function, (size,)))
+        previous = f"a{layer}"
+        sizes[previous] = size
+    terms = tuple(
+        Term(s, Dense.of(_weights(rng, (2, sizes[s]))))
+        for s in sizes
+        if s == previous or (skips and rng.random() < 0.3)
+    )
+    nodes.append(Affine("y", terms, _weights(rng, (2,))))
+    return Network(Port("x", (inputs,)), tuple(nodes), (Port("y", (2,)),))
+
+
+def _weights(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    values = rng.normal(size=shape).astype(np.float32).astype(np.float64)
+    values[rng.random(shape) < 0.1] = 0.0
+    return values
+
+
+def line_finding(node: str, index: int, slope: float, intercept: float, kind: str = "relaxed") -> Finding:
+    """A finding that some line replaces a unit, as if it had been proved."""
+    return Finding(Unit(node, index), kind, Line(slope, intercept), 0.0, Proved(Proof("given by the test", "test")))
+
+
+def phase_findings(network: Network, points: np.ndarray) -> list[Finding]:
+    """The findings that hold on these points: units that stay in one piece on all of them."""
+    values = network.trace(points)
+    findings = []
+    for node in network.activations:
+        z = values[node.source]
+        pieces = node.function.stuck(z.min(axis=0), z.max(axis=0))
+        slopes = node.function.broadcast_to(node.shape).slopes
+        intercepts = node.function.broadcast_to(node.shape).intercepts()
+        for j in np.flatnonzero(pieces >= 0):
+            piece = pieces[j]
+            findings.append(line_finding(node.name, int(j), slopes[piece, j], intercepts[piece, j], "phase"))
+    return findings
