@@ -49,7 +49,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="redy")
 @click.option("--debug", is_flag=True, help="Show the traceback of an unexpected error.")
-def redy(debug: bool) -> None:  # noqa: ARG001 - read by `main`, which also serves errors before this runs
+def redy(debug: bool) -> None:
     """Make a neural network smaller, and prove what stays the same."""
 
 

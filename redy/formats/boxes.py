@@ -1,0 +1,61 @@
+"""Boxes of inputs from a file or from the command line: JSON, JSON lines, VNN-LIB."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from redy.errors import InputError
+from redy.formats.boxes_json import boxes_from_json, boxes_from_json_lines
+from redy.formats.vnnlib import boxes_from_vnnlib
+from redy.model.box import Box
+
+
+def read_boxes(source: str | Path, input_shape: tuple[int, ...]) -> list[Box]:
+    """Every box that `source` holds, in its order; at least one.
+
+    Args:
+        source: the path of a JSON, JSON-lines (`.jsonl`) or VNN-LIB (`.vnnlib`) file, or JSON text itself, which starts
+            with `[` or `{`: `[-1, 1]` means every input in [-1, 1]. docs/boxes.md describes the forms.
+        input_shape: the shape of one input sample, without the batch axis.
+
+    Raises:
+        InputError: the source cannot be read, or does not hold boxes of this shape.
+    """
+    if isinstance(source, str) and source.lstrip().startswith(("[", "{")):
+        return boxes_from_json(source, "inline box", input_shape)
+    path = Path(source)
+    text = _text(path)
+    if path.suffix == ".vnnlib":
+        return boxes_from_vnnlib(text, str(path), input_shape)
+    if path.suffix == ".jsonl":
+        return boxes_from_json_lines(text, str(path), input_shape)
+    return boxes_from_json(text, str(path), input_shape)
+
+
+def read_box(source: str | Path, input_shape: tuple[int, ...]) -> Box:
+    """The one box that `source` holds; see `read_boxes`.
+
+    Raises:
+        InputError: the source cannot be read, or holds no or several boxes of this shape.
+    """
+    boxes = read_boxes(source, input_shape)
+    if len(boxes) > 1:
+        raise InputError(
+            f"{source}: holds {len(boxes)} boxes where one is needed; give one of them in a file of its own"
+        )
+    return boxes[0]
+
+
+def _text(path: Path) -> str:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(
+            f"{path}: cannot be read ({reason}); give the path of a box file, or JSON such as [-1,1]"
+        ) from error
+    if not text.strip():
+        raise InputError(f"{path}: is empty; it must hold a box")
+    return text
