@@ -120,8 +120,16 @@ def resnext50(net: Net, width: float, size: int) -> None:
 
 
 def _inverted(
-    net: Net, x: Tensor, hidden: int, out: int, *, kernel: int = 3, stride: int = 1,
-    act: str = "relu6", gate: Callable[[Tensor], Tensor] | None = None, expand: bool = True,
+    net: Net,
+    x: Tensor,
+    hidden: int,
+    out: int,
+    *,
+    kernel: int = 3,
+    stride: int = 1,
+    act: str = "relu6",
+    gate: Callable[[Tensor], Tensor] | None = None,
+    expand: bool = True,
 ) -> Tensor:
     """Inverted residual: expand, depthwise, gate, project, and add where shapes allow."""
     y = conv_bn(net, x, hidden, 1, act) if expand else x
@@ -305,13 +313,25 @@ def vit_tiny(net: Net, width: float, size: int) -> None:
         y = net.gelu(net.linear(layer_norm(net, x), dim * 4, form="matmul"))
         x = net.combine("Add", x, net.linear(y, dim, form="matmul", prune=False))
     x = layer_norm(net, x)
-    x = net.opaque([x], net.node("ReduceMean", [x.name, net.integers([1])] if net.opset >= 18 else [x.name], keepdims=0, **({} if net.opset >= 18 else {"axes": [1]}))[0], (1, dim))
+    x = net.opaque(
+        [x],
+        net.node(
+            "ReduceMean",
+            [x.name, net.integers([1])] if net.opset >= 18 else [x.name],
+            keepdims=0,
+            **({} if net.opset >= 18 else {"axes": [1]}),
+        )[0],
+        (1, dim),
+    )
     net.output(net.linear(x, scaled(CLASSES, width), prune=False))
 
 
 def layer_norm(net: Net, x: Tensor) -> Tensor:
     """LayerNormalization over the channels (opset 17)."""
-    extra = [net.initializer(net.rng.uniform(0.8, 1.2, x.shape[-1])), net.initializer(net.rng.normal(0, 0.1, x.shape[-1]), "bias")]
+    extra = [
+        net.initializer(net.rng.uniform(0.8, 1.2, x.shape[-1])),
+        net.initializer(net.rng.normal(0, 0.1, x.shape[-1]), "bias"),
+    ]
     return net.wall("LayerNormalization", [x], extra, axis=-1, epsilon=1e-6)
 
 
@@ -381,7 +401,21 @@ def net_glu(net: Net, half: int) -> list[int]:
 ARCHITECTURES: dict[str, Architecture] = {
     f.__name__: f
     for f in (
-        vgg16, resnet18, resnet50, resnext50, mobilenet_v2, mobilenet_v3, shufflenet_v2,
-        densenet121, squeezenet, googlenet, efficientnet_b0, unet, vit_tiny, mlp, mlp_bn, gated_1d,
+        vgg16,
+        resnet18,
+        resnet50,
+        resnext50,
+        mobilenet_v2,
+        mobilenet_v3,
+        shufflenet_v2,
+        densenet121,
+        squeezenet,
+        googlenet,
+        efficientnet_b0,
+        unet,
+        vit_tiny,
+        mlp,
+        mlp_bn,
+        gated_1d,
     )  # fmt: skip
 }

@@ -96,7 +96,7 @@ class Builder:
         if name is None:
             self._names += 1
             name = f"layer{self._names}.{stem}"
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self.initializers.append(numpy_helper.from_array(np.array(array, order="C"), name))
         return name
 
     def integers(self, values: Sequence[int], stem: str = "dims") -> str:
@@ -114,16 +114,12 @@ class Builder:
         self.nodes.append(helper.make_node(op, list(inputs), names, name=label, **attributes))
         return names
 
-    def tensor(
-        self, name: str, shape: Sequence[int], value: Values, axis: int = 1
-    ) -> Tensor:
+    def tensor(self, name: str, shape: Sequence[int], value: Values, axis: int = 1) -> Tensor:
         """Wrap a node's output whose channels have constants `value`."""
         assert shape[axis] == len(value), (name, shape, len(value))
         return Tensor(name, tuple(shape), self.tape.track(Channels(value)), axis)
 
-    def input(
-        self, shape: Sequence[int], *, name: str = "input", dims: Dims | None = None, axis: int = 1
-    ) -> Tensor:
+    def input(self, shape: Sequence[int], *, name: str = "input", dims: Dims | None = None, axis: int = 1) -> Tensor:
         """A model input with example `shape`; `dims` names symbolic dimensions."""
         kind = helper.np_dtype_to_tensor_dtype(self.dtype)
         self.inputs.append(helper.make_tensor_value_info(name, kind, list(dims or shape)))
@@ -150,14 +146,10 @@ class Builder:
 
     def build(self) -> Built:
         """The finished model."""
-        graph = helper.make_graph(
-            self.nodes, "main_graph", self.inputs, self.outputs, self.initializers
-        )
+        graph = helper.make_graph(self.nodes, "main_graph", self.inputs, self.outputs, self.initializers)
         imports = [helper.make_opsetid("", self.opset)]
         imports += [helper.make_opsetid(d, v) for d, v in self.domains.items()]
-        model = helper.make_model(
-            graph, opset_imports=imports, producer_name="pytorch", functions=self.functions
-        )
+        model = helper.make_model(graph, opset_imports=imports, producer_name="pytorch", functions=self.functions)
         model.ir_version = 8 if self.opset < 19 else 10
         return Built(
             model,
@@ -168,12 +160,11 @@ class Builder:
 
     # Rules by which knowledge of channels passes through nodes -------------------------------
 
-    def select(
-        self, x: Tensor, name: str, index: Array, shape: Sequence[int], axis: int | None = None
-    ) -> Tensor:
+    def select(self, x: Tensor, name: str, index: Array, shape: Sequence[int], axis: int | None = None) -> Tensor:
         """The result `name` whose channel i is channel `index[i]` of `x`."""
         axis = x.axis if axis is None else axis
         result = self.tensor(name, shape, x.channels.value[index], axis)
+        result.channels.rank = x.channels.rank
 
         def rule(carriers: bool) -> None:
             x.channels.kept[index[result.channels.kept]] = True
@@ -181,11 +172,10 @@ class Builder:
         self.tape.rules.append(rule)
         return result
 
-    def through(
-        self, xs: Sequence[Tensor], name: str, shape: Sequence[int], value: Values, axis: int = 1
-    ) -> Tensor:
+    def through(self, xs: Sequence[Tensor], name: str, shape: Sequence[int], value: Values, axis: int = 1) -> Tensor:
         """The result of an element-wise node: kept channels must be kept in all its inputs."""
         result = self.tensor(name, shape, value, axis)
+        result.channels.rank = max(x.channels.rank for x in xs)
 
         def rule(carriers: bool) -> None:
             for x in xs:
@@ -197,16 +187,12 @@ class Builder:
         self.tape.rules.append(rule)
         return result
 
-    def wall(
-        self, op: str, xs: Sequence[Tensor], extra: Sequence[str] = (), **attributes: Any
-    ) -> Tensor:
+    def wall(self, op: str, xs: Sequence[Tensor], extra: Sequence[str] = (), **attributes: Any) -> Tensor:
         """A node across which no channel may be removed; the result has the shape of `xs[0]`."""
         (name,) = self.node(op, [*(x.name for x in xs), *extra], **attributes)
         return self.opaque(xs, name, xs[0].shape, xs[0].axis)
 
-    def opaque(
-        self, xs: Sequence[Tensor], name: str, shape: Sequence[int], axis: int = 1
-    ) -> Tensor:
+    def opaque(self, xs: Sequence[Tensor], name: str, shape: Sequence[int], axis: int = 1) -> Tensor:
         """The result `name` of anything that needs every channel of `xs`."""
         result = self.tensor(name, shape, np.full(shape[axis], LIVE), axis)
 

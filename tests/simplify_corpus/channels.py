@@ -24,9 +24,14 @@ VARYING = float("inf")
 
 @dataclass(eq=False)
 class Channels:
-    """Channels of one tensor: `value` is the constant of each (LIVE, VARYING or a number)."""
+    """Channels of one tensor: `value` is the constant of each (LIVE, VARYING or a number).
+
+    All VARYING channels together are combinations of at most `rank` maps: 2 behind a Pad (its
+    inside and its border), 9 behind a zero-padded 3x3 convolution.
+    """
 
     value: Values
+    rank: int = 0
     kept: Mask = field(init=False)
 
     def __post_init__(self) -> None:
@@ -102,16 +107,16 @@ def linear_rule(
 
 def carrying(source: Channels, padded: bool) -> Mask:
     """Channels that a simplifier may keep to carry constants past zero padding."""
-    mask = np.isposinf(source.value)
-    flat = np.flatnonzero(source.constant & ~mask)
+    varying = np.flatnonzero(np.isposinf(source.value) & ~source.kept)
+    mask = np.zeros(len(source.value), dtype=bool)
+    mask[varying[: source.rank or None]] = True
+    flat = np.flatnonzero(source.constant & np.isfinite(source.value))
     if padded and len(flat) and not (mask | source.kept)[flat].any():
         mask[flat[0]] = True
     return mask
 
 
-def linear_cost(
-    source: Channels, result: Channels, *, groups: int, each: int
-) -> Callable[[], int]:
+def linear_cost(source: Channels, result: Channels, *, groups: int, each: int) -> Callable[[], int]:
     """Multiply-adds of a linear layer with `each` products per pair of channels.
 
     ONNX wants groups of one size, so each group counts as the largest one.

@@ -6,9 +6,12 @@ from math import prod
 
 import numpy as np
 import onnx
-from onnx import numpy_helper, shape_inference
+import onnxruntime as ort
+from onnx import helper, shape_inference
 
 Shape = tuple[int, ...]
+DOMAINS = ("", "ai.onnx")
+COSTLY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def parameters(model: onnx.ModelProto) -> int:
@@ -35,22 +38,39 @@ def _floats(tensor: onnx.TensorProto) -> int:
 def multiply_adds(model: onnx.ModelProto, inputs: dict[str, Shape]) -> int:
     """Multiply-adds of Conv, ConvTranspose, Gemm and MatMul at the given input shapes.
 
-    Raises ValueError where a shape stays unknown.
+    Shapes that inference does not find (behind foreign operators) are observed in a run.
     """
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     for value in fixed.graph.input:
         if value.name in inputs:
-            for dim, size in zip(
-                value.type.tensor_type.shape.dim, inputs[value.name], strict=True
-            ):
+            for dim, size in zip(value.type.tensor_type.shape.dim, inputs[value.name], strict=True):
                 dim.dim_value = size
     del fixed.graph.value_info[:]
     for value in fixed.graph.output:
         value.type.tensor_type.ClearField("shape")
-    fixed = shape_inference.infer_shapes(fixed, data_prop=True)
-    shapes = _shapes(fixed.graph)
-    return sum(_node_cost(node, shapes) for node in fixed.graph.node)
+    shapes = _shapes(shape_inference.infer_shapes(fixed, data_prop=True).graph)
+    costly = [n for n in fixed.graph.node if n.domain in DOMAINS and n.op_type in COSTLY]
+    names = dict.fromkeys(name for n in costly for name in (*n.input[:2], n.output[0]))
+    unknown = [name for name in names if name not in shapes]
+    if unknown:
+        shapes |= _observed(model, inputs, unknown)
+    return sum(_node_cost(node, shapes) for node in costly)
+
+
+def _observed(model: onnx.ModelProto, inputs: dict[str, Shape], names: list[str]) -> dict[str, Shape]:
+    """Shapes of the tensors `names` in a run on random inputs."""
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    del probe.graph.output[:]
+    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    session = ort.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    kinds = {v.name: v.type.tensor_type.elem_type for v in model.graph.input}
+    feed = {n: sample(s, np.dtype(helper.tensor_dtype_to_np_dtype(kinds[n])), rng) for n, s in inputs.items()}
+    return {n: a.shape for n, a in zip(names, session.run(None, feed), strict=True)}
 
 
 def _shapes(graph: onnx.GraphProto) -> dict[str, Shape]:
@@ -62,23 +82,13 @@ def _shapes(graph: onnx.GraphProto) -> dict[str, Shape]:
                     shapes[node.output[0]] = tuple(attribute.t.dims)
     for value in [*graph.input, *graph.value_info, *graph.output]:
         dims = value.type.tensor_type.shape.dim
-        if value.type.tensor_type.HasField("shape") and all(
-            d.HasField("dim_value") for d in dims
-        ):
+        if value.type.tensor_type.HasField("shape") and all(d.HasField("dim_value") for d in dims):
             shapes[value.name] = tuple(d.dim_value for d in dims)
     return shapes
 
 
 def _node_cost(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
-    if node.domain not in ("", "ai.onnx"):
-        return 0
-    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
-        return 0
-    names = [*node.input[:2], node.output[0]]
-    unknown = [n for n in names if n not in shapes]
-    if unknown:
-        raise ValueError(f"node {node.name or node.op_type}: shape of {unknown} unknown")
-    left, right, result = (shapes[n] for n in names)
+    left, right, result = (shapes[n] for n in (*node.input[:2], node.output[0]))
     if node.op_type == "Conv":
         return prod(result) * prod(right[1:])
     if node.op_type == "ConvTranspose":
@@ -89,17 +99,10 @@ def _node_cost(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
     return prod(result) * left[-1]
 
 
-def sample(
-    shape: Shape, dtype: np.dtype, rng: np.random.Generator, scale: float = 1.0
-) -> np.ndarray:
+def sample(shape: Shape, dtype: np.dtype, rng: np.random.Generator, scale: float = 1.0) -> np.ndarray:
     """A random input: normal numbers, or small whole numbers for integer types."""
     if np.issubdtype(dtype, np.integer):
         return rng.integers(0, 4, shape).astype(dtype)
     if dtype == np.bool_:
         return rng.integers(0, 2, shape).astype(bool)
     return (rng.standard_normal(shape) * scale).astype(dtype)
-
-
-def tensor(array: np.ndarray, name: str) -> onnx.TensorProto:
-    """The initializer `name` holding `array`."""
-    return numpy_helper.from_array(np.ascontiguousarray(array), name)

@@ -55,10 +55,7 @@ class Layers(Builder):
         inputs = [x.name, self.initializer(weight)]
         inputs += [self.initializer(offset, "bias")] if bias else []
         (name,) = self.node("Conv", inputs, group=groups, **attributes)
-        size = [
-            (n + pads[i] + pads[i + rank] - d[i] * (k[i] - 1) - 1) // s[i] + 1
-            for i, n in enumerate(x.shape[2:])
-        ]
+        size = [(n + pads[i] + pads[i + rank] - d[i] * (k[i] - 1) - 1) // s[i] + 1 for i, n in enumerate(x.shape[2:])]
         value = _linear_value(x.channels.value, weight, offset, dead, groups, any(pads))
         result = self.tensor(name, (x.shape[0], out, *size), value)
         self._linear(x, result, groups, any(pads), blind, prod(k) * prod(size) * x.shape[0])
@@ -127,9 +124,7 @@ class Layers(Builder):
         self._linear(x, result, 1, False, blind, prod(shape) // out)
         return result
 
-    def _gemm(
-        self, x: Tensor, weight: Array, offset: Array | None, attributes: dict[str, Any]
-    ) -> str:
+    def _gemm(self, x: Tensor, weight: Array, offset: Array | None, attributes: dict[str, Any]) -> str:
         attributes = {"transB": 1, **attributes}
         alpha, beta = attributes.get("alpha", 1.0), attributes.get("beta", 1.0)
         stored = weight if attributes["transB"] else weight.T
@@ -197,9 +192,7 @@ class Layers(Builder):
             offset[dead] = 0.0
         return offset
 
-    def _linear(
-        self, x: Tensor, y: Tensor, groups: int, padded: bool, blind: Sequence[int], each: int
-    ) -> None:
+    def _linear(self, x: Tensor, y: Tensor, groups: int, padded: bool, blind: Sequence[int], each: int) -> None:
         unread = np.zeros(len(x.channels.value), dtype=bool)
         unread[list(blind)] = True
         self.tape.rules.append(
@@ -215,22 +208,16 @@ class Layers(Builder):
         self.tape.costs.append(linear_cost(x.channels, y.channels, groups=groups, each=each))
 
 
-def _automatic(
-    shape: Sequence[int], k: list[int], s: list[int], d: list[int], mode: str
-) -> list[int]:
+def _automatic(shape: Sequence[int], k: list[int], s: list[int], d: list[int], mode: str) -> list[int]:
     if mode == "VALID":
         return [0] * 2 * len(k)
-    totals = [
-        max((-(-n // s[i]) - 1) * s[i] + d[i] * (k[i] - 1) + 1 - n, 0) for i, n in enumerate(shape)
-    ]
+    totals = [max((-(-n // s[i]) - 1) * s[i] + d[i] * (k[i] - 1) + 1 - n, 0) for i, n in enumerate(shape)]
     less = [t // 2 for t in totals]
     more = [t - v for t, v in zip(totals, less, strict=True)]
     return less + more if mode == "SAME_UPPER" else more + less
 
 
-def _linear_value(
-    source: Values, weight: Array, offset: Array, dead: Mask, groups: int, varies: bool
-) -> Values:
+def _linear_value(source: Values, weight: Array, offset: Array, dead: Mask, groups: int, varies: bool) -> Values:
     """Constants of a linear layer's outputs: pruned filters, and filters that read constants only."""
     result = np.full(len(dead), LIVE)
     outs, ins = len(dead) // groups, len(source) // groups

@@ -29,9 +29,7 @@ class Net(Layers):
     def act(self, x: Tensor, op: str = "Relu", **attributes: Any) -> Tensor:
         """A unary element-wise operator."""
         (name,) = self.node(op, [x.name], **attributes)
-        value = map_constants(
-            x.channels.value, lambda v: unary(op, v, self.opset, attributes)
-        )
+        value = map_constants(x.channels.value, lambda v: unary(op, v, self.opset, attributes))
         return self.through([x], name, x.shape, value, x.axis)
 
     def clip(self, x: Tensor, low: float = 0.0, high: float = 6.0) -> Tensor:
@@ -85,7 +83,10 @@ class Net(Layers):
         states = np.broadcast_to(x.channels.value[:, None], full.shape)
         with np.errstate(invalid="ignore", divide="ignore"):
             rows = _ARITHMETIC[op](full, states) if reverse else _ARITHMETIC[op](states, full)
-        return self.through([x], name, x.shape, _merge(rows), x.axis)
+        result = self.through([x], name, x.shape, _merge(rows), x.axis)
+        if (full == full[:1]).all():
+            result.channels.rank = max(x.channels.rank, 2)
+        return result
 
     def gate(self, x: Tensor, squeeze: int, *, hard: bool = False, inner: str = "Relu") -> Tensor:
         """Squeeze-and-excitation: x times a gate computed from its means."""
@@ -101,15 +102,25 @@ class Net(Layers):
     # Pooling and resizing --------------------------------------------------------------------
 
     def pool(
-        self, x: Tensor, op: str = "MaxPool", kernel: int = 2, *, stride: int | None = None,
-        pad: int = 0, **attributes: Any,
+        self,
+        x: Tensor,
+        op: str = "MaxPool",
+        kernel: int = 2,
+        *,
+        stride: int | None = None,
+        pad: int = 0,
+        **attributes: Any,
     ) -> Tensor:
         """MaxPool or AveragePool (attribute count_include_pad)."""
         rank = len(x.shape) - 2
         step = stride or kernel
         (name,) = self.node(
-            op, [x.name], kernel_shape=[kernel] * rank, strides=[step] * rank,
-            pads=[pad] * 2 * rank, **attributes,
+            op,
+            [x.name],
+            kernel_shape=[kernel] * rank,
+            strides=[step] * rank,
+            pads=[pad] * 2 * rank,
+            **attributes,
         )
         ceil = attributes.get("ceil_mode", 0)
         size = [(n + 2 * pad - kernel + (step - 1) * ceil) // step + 1 for n in x.shape[2:]]
@@ -145,9 +156,7 @@ class Net(Layers):
         size = [n * scale for n in x.shape[2:]]
         return self.through([x], name, (*x.shape[:2], *size), x.channels.value)
 
-    def pad(
-        self, x: Tensor, amounts: Sequence[int], mode: str = "constant", fill: float = 0.0
-    ) -> Tensor:
+    def pad(self, x: Tensor, amounts: Sequence[int], mode: str = "constant", fill: float = 0.0) -> Tensor:
         """Pad the space axes; `amounts` are begins then ends, without batch and channel."""
         rank = len(x.shape) - 2
         pads = [0, 0, *amounts[:rank], 0, 0, *amounts[rank:]]
@@ -162,7 +171,9 @@ class Net(Layers):
         value = x.channels.value.copy()
         if mode == "constant":
             value[np.isfinite(value) & (value != fill)] = VARYING
-        return self.through([x], name, (*x.shape[:2], *size), value)
+        result = self.through([x], name, (*x.shape[:2], *size), value)
+        result.channels.rank = max(x.channels.rank, 2)
+        return result
 
     # Moves of channels -----------------------------------------------------------------------
 
