@@ -1,8 +1,8 @@
 """A collision-avoidance task: which turn keeps two aircraft apart at the least cost.
 
-The state is the intruder's distance, bearing and relative heading and both speeds, each scaled to [-1, 1]. Every advisory
-is one turn rate; its cost is what the two aircraft, flown for 40 seconds, lack of the wanted separation, plus a price of
-the turn itself. The cheapest advisory is given.
+The state is the intruder's distance, bearing and relative heading and both speeds, each scaled to [-1, 1]. Every
+advisory is one turn rate; its cost is what the two aircraft, flown for 40 seconds, lack of the wanted separation, plus
+a price of the turn itself. The cheapest advisory is given.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ python scripts/make_models.py [FOLDER]
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -45,7 +46,7 @@ def make_avoidance(folder: Path) -> dict[str, float]:
     inputs, costs = domain_samples(40_000, seed=1)
     rng = np.random.default_rng(2)
     sizes = [5, 32, 32, 32, 32]
-    hidden = [layer for a, b in zip(sizes, sizes[1:], strict=False) for layer in (Dense(a, b, rng), Relu())]
+    hidden = [layer for a, b in itertools.pairwise(sizes) for layer in (Dense(a, b, rng), Relu())]
     network = Sequence(*hidden, Dense(32, len(ADVISORIES), rng))
     train(network, inputs, costs, squared_error, epochs=25, batch=200, rate=4e-3, seed=3)
     write_onnx(folder / "avoidance.onnx", network, ("state", (5,)), ("cost", 5))

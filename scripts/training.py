@@ -214,7 +214,7 @@ def cross_entropy(outputs: Array, targets: Array) -> Array:
     return odds / odds.sum(axis=1, keepdims=True) - targets
 
 
-def train(  # noqa: PLR0913 - the hyper-parameters of a training run
+def train(
     network: Layer, inputs: Array, targets: Array, loss: Loss, *, epochs: int, batch: int, rate: float, seed: int
 ) -> None:
     """Adam (Kingma & Ba, 2015) with a learning rate that falls linearly to zero; keeps the masks of the parameters."""

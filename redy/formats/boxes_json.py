@@ -19,6 +19,7 @@ from redy.errors import InputError
 from redy.model.box import Array, Box
 
 FIELDS = ("lower", "upper", "center", "radius", "clip")
+MOST_AXES = 64  # as many as numpy's arrays have
 BOUNDS, BALL = {"lower", "upper"}, {"center", "radius"}
 
 
@@ -38,6 +39,9 @@ def boxes_from_json(text: str, where: str, shape: tuple[int, ...]) -> list[Box]:
         return [_box(value, where, shape)]
     if not value:
         raise InputError(f"{where}: the list of boxes is empty; it must hold a box")
+    if lists := [number for number, item in enumerate(value) if isinstance(item, list)]:
+        # Two lists could be two intervals, the two bounds, or a pair of bounds for each of two inputs.
+        raise InputError(f'{where}: box {lists[0]}: is a list; write {{"lower": [...], "upper": [...]}}')
     return [_box(item, f"{where}: box {number}", shape) for number, item in enumerate(value)]
 
 
@@ -146,6 +150,8 @@ def _numbers(value: object, where: str, shape: tuple[int, ...]) -> list[Decimal]
 
 def _collect(value: object, place: tuple[int, ...], found: list[Decimal], where: str) -> tuple[int, ...]:
     """Append the numbers of nested lists to `found`; their common shape."""
+    if len(place) > MOST_AXES:
+        raise InputError(f"{where}: is nested too deeply for a box")
     if isinstance(value, Decimal):
         if not np.isfinite(float(value)):
             raise InputError(

@@ -60,21 +60,28 @@ def boxes_from_vnnlib(text: str, where: str, shape: tuple[int, ...]) -> list[Box
         InputError: the syntax is wrong, a constraint is not one of a box, an input lacks a bound, or the inputs are not
             as many as the network's; the line or the input is named.
     """
-    size, declared = prod(shape), set[int]()
-    alternatives: list[Ranges] = [{}]
     try:
-        for form in _parse(text):
-            if form.head in ("declare-const", "declare-fun"):
-                declared |= _declared_input(form, size)
-            elif form.head == "assert" and len(form.items) == 2:
-                alternatives = _both(alternatives, _admitted(form.items[1], declared), form.line)
-            else:
-                raise _fault(form.line, f"expected (declare-const ...) or (assert ...), found ({form.head} ...)")
-        if len(declared) != size:
-            raise InputError(f"declares {len(declared)} inputs X_i but the network has {size}")
-        return _boxes(alternatives, shape)
+        return _boxes(_alternatives(_parse(text), prod(shape)), shape)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
+    except RecursionError as error:
+        raise InputError(f"{where}: is nested too deeply for a box") from error
+
+
+def _alternatives(forms: list[Form], size: int) -> list[Ranges]:
+    """The union of ranges that all assertions admit together."""
+    declared: set[int] = set()
+    alternatives: list[Ranges] = [{}]
+    for form in forms:
+        if form.head in ("declare-const", "declare-fun"):
+            declared |= _declared_input(form, size)
+        elif form.head == "assert" and len(form.items) == 2:
+            alternatives = _both(alternatives, _admitted(form.items[1], declared), form.line)
+        else:
+            raise _fault(form.line, f"expected (declare-const ...) or (assert ...), found ({form.head} ...)")
+    if len(declared) != size:
+        raise InputError(f"declares {len(declared)} inputs X_i but the network has {size}")
+    return alternatives
 
 
 def _fault(line: int, text: str) -> InputError:
