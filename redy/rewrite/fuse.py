@@ -45,19 +45,21 @@ def _into_readers(network: Network, inner: Affine) -> Network:
     if not readers or inner.name in {port.name for port in network.outputs}:
         return network
     fused: dict[str, Affine] = {}
+    before = _cost(inner)
     for reader in readers:
         if not isinstance(reader, Affine) or not all(isinstance(t.operator, Dense) for t in reader.terms):
             return network
         if not _composable(inner, reader):
             return network
         fused[reader.name] = _composed(inner, reader)
-    before = _cost(inner) + sum(_cost(reader) for reader in readers)
+        before += _cost(reader)
     if sum(_cost(node) for node in fused.values()) > before:
         return network
     return rebuilt(network, [fused.get(n.name, n) for n in network.nodes if n.name != inner.name])
 
 
 def _composable(inner: Affine, reader: Affine) -> bool:
+    """Composing stays within a matrix that fits in memory."""
     rows = math.prod(reader.shape)
     return all(rows * math.prod(term.operator.in_shape) <= 1 << 24 for term in inner.terms)
 
@@ -79,7 +81,7 @@ def _composed(inner: Affine, reader: Affine) -> Affine:
 
 
 def _cost(node: Affine) -> int:
-    return sum(term.operator.macs + term.operator.parameters for term in node.terms) + int(node.bias.any()) * 0
+    return sum(term.operator.macs + term.operator.parameters for term in node.terms)
 
 
 def _flattened(network: Network) -> Network:

@@ -29,7 +29,7 @@ class Shrunk:
 
     Attributes:
         network: the smaller network, in float64.
-        lined: the original with the findings' lines in place and affine chains fused; `network` computes what it does.
+        lined: the original with the findings' lines in place; `network` computes what it does.
         units: for every activation that is left, which units of the original stand in it, in order. Activations of the
             original that are missing here have no unit left.
         merges: units that went into a parallel one, in indices of the original.
@@ -48,8 +48,8 @@ def shrink(network: Network, findings: Sequence[Finding]) -> Shrunk | Refusal:
     lined = apply_findings(network, findings)
     if isinstance(lined, Refusal):
         return lined
-    lined = fuse(_exposed(lined))
-    tidy, origin, merges = _without_constants(lined)
+    lined = _exposed(lined)
+    tidy, origin, merges = _without_constants(fuse(lined))
     stuck = _stuck(network, findings, origin)
     candidates = [_folded(tidy, origin, stuck, keep) for keep in (None, linear_layers(tidy))]
     fitting = [c for c in candidates if c[0].parameters <= network.parameters and c[0].macs <= network.macs]
