@@ -48,10 +48,7 @@ def image(net: Net, size: int) -> Tensor:
 
 def head(net: Net, x: Tensor, width: float, *, mean: bool = False) -> None:
     """Global average, Flatten, Gemm."""
-    if mean:
-        x = net.global_pool(x, "ReduceMean", keep=False)
-    else:
-        x = net.flatten(net.global_pool(x))
+    x = net.global_pool(x, "ReduceMean", keep=False) if mean else net.flatten(net.global_pool(x))
     net.output(net.linear(x, scaled(CLASSES, width), prune=False))
 
 
@@ -417,5 +414,5 @@ ARCHITECTURES: dict[str, Architecture] = {
         mlp,
         mlp_bn,
         gated_1d,
-    )  # fmt: skip
+    )
 }

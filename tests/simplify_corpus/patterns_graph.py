@@ -495,13 +495,15 @@ def _plain(net: Net) -> None:
 
 for opset in (7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 19, 20, 21, 22, 23):
     add(f"opset{opset}", _plain, opset=opset)
-add("long_chain", between(lambda net, x: _long(net, x)))
 
 
 def _long(net: Net, x: object) -> object:
     for _ in range(12):
         x = net.act(net.conv(x, 8))  # type: ignore[arg-type]
     return x
+
+
+add("long_chain", between(_long))
 
 
 @pattern()

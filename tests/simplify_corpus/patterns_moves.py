@@ -171,12 +171,14 @@ def pad_channels(net: Net) -> None:
 add("max_pool", between(lambda net, x: net.pool(x)))
 add("max_pool_padded", between(lambda net, x: net.pool(x, "MaxPool", 3, stride=2, pad=1), act="Tanh"))
 add("max_pool_ceil", between(lambda net, x: net.pool(x, "MaxPool", 3, stride=2, ceil_mode=1)))
-add("max_pool_dilated", between(lambda net, x: _dilated_pool(net, x)))
 
 
 def _dilated_pool(net: Net, x: Tensor) -> Tensor:
     (name,) = net.node("MaxPool", [x.name], kernel_shape=[2, 2], dilations=[2, 2], strides=[1, 1])
     return net.through([x], name, (1, 16, 8, 8), x.channels.value)
+
+
+add("max_pool_dilated", between(_dilated_pool))
 
 
 for count in (0, 1):

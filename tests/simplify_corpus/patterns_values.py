@@ -9,13 +9,22 @@ from .registry import add, before_linear, between, finish, pattern, start
 from .shaping import Net
 
 UNARY: dict[str, tuple[int, dict[str, float]]] = {
-    "Relu": (17, {}), "LeakyRelu": (17, {"alpha": 0.2}), "Sigmoid": (17, {}), "Tanh": (17, {}),
-    "HardSigmoid": (17, {"alpha": 0.2, "beta": 0.4}), "HardSwish": (17, {}), "Elu": (17, {"alpha": 0.7}),
-    "Selu": (17, {}), "Celu": (17, {"alpha": 0.8}), "Softplus": (17, {}), "Softsign": (17, {}),
-    "Exp": (17, {}), "Cos": (17, {}), "Sin": (17, {}), "Erf": (17, {}), "Neg": (17, {}), "Abs": (17, {}), "Atan": (17, {}),
-    "Floor": (17, {}), "Ceil": (17, {}), "Round": (17, {}), "Sign": (17, {}), "Identity": (17, {}),
-    "ThresholdedRelu": (17, {"alpha": 0.3}), "Shrink": (17, {"lambd": 0.2, "bias": 0.1}), "Mish": (18, {}), "Gelu": (20, {}),
-}  # fmt: skip
+    op: (17, {})
+    for op in (
+        *("Relu", "Sigmoid", "Tanh", "HardSwish", "Selu", "Softplus", "Softsign", "Exp", "Cos", "Sin", "Erf"),
+        *("Neg", "Abs", "Atan", "Floor", "Ceil", "Round", "Sign", "Identity"),
+    )
+}
+UNARY |= {
+    "LeakyRelu": (17, {"alpha": 0.2}),
+    "HardSigmoid": (17, {"alpha": 0.2, "beta": 0.4}),
+    "Elu": (17, {"alpha": 0.7}),
+    "Celu": (17, {"alpha": 0.8}),
+    "ThresholdedRelu": (17, {"alpha": 0.3}),
+    "Shrink": (17, {"lambd": 0.2, "bias": 0.1}),
+    "Mish": (18, {}),
+    "Gelu": (20, {}),
+}
 for op, (opset, attributes) in UNARY.items():
     add(
         f"act_{op.lower()}",

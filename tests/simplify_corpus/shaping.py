@@ -93,10 +93,7 @@ class Net(Layers):
         s = self.conv(self.global_pool(x), squeeze, 1)
         s = self.silu(s) if inner == "silu" else self.act(s, inner)
         s = self.conv(s, x.shape[1], 1)
-        if hard:
-            s = self.act(s, "HardSigmoid", alpha=1 / 6, beta=0.5)
-        else:
-            s = self.act(s, "Sigmoid")
+        s = self.act(s, "HardSigmoid", alpha=1 / 6, beta=0.5) if hard else self.act(s, "Sigmoid")
         return self.combine("Mul", s, x)
 
     # Pooling and resizing --------------------------------------------------------------------
@@ -231,7 +228,7 @@ class Net(Layers):
 
     def shuffle(self, x: Tensor, groups: int) -> Tensor:
         """Channel shuffle: Reshape, Transpose, Reshape."""
-        n, c, *size = x.shape
+        _n, c, *size = x.shape
         split = self.integers([-1, groups, c // groups, *size])
         order = [0, 2, 1, *range(3, 3 + len(size))]
         (name,) = self.node("Reshape", [x.name, split])
