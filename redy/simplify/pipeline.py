@@ -1,0 +1,213 @@
+"""`simplify`: the rewrites in their order, the self-check behind them, and what was done."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from redy.errors import CheckFailed, InputError
+from redy.simplify.analysis import Analysis
+from redy.simplify.axes import UNIFORM
+from redy.simplify.check import Deviation, compare
+from redy.simplify.cost import Cost, count
+from redy.simplify.drop_channels import drop_channels
+from redy.simplify.facts import Facts
+from redy.simplify.flows import flow_of
+from redy.simplify.fold_constants import fold_constants
+from redy.simplify.fold_shapes import fold_shapes, fuse_shuffles
+from redy.simplify.fuse_batchnorm import fuse_batchnorm
+from redy.simplify.graph import Graph, dims
+from redy.simplify.residual import expand_residuals
+from redy.simplify.steps import Steps
+from redy.simplify.straighten import ChannelFinding, straighten
+
+MAX_ROUNDS = 6
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+RESIDUAL = ("auto", "union", "expand")
+
+
+@dataclass(frozen=True)
+class LayerChange:
+    """One layer (convolution or matrix product): output channels before and after; 0 after means that it is gone."""
+
+    name: str
+    op: str
+    before: int
+    after: int
+    constants: int = 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `simplify` did, as numbers."""
+
+    layers: list[LayerChange]
+    before: Cost
+    after: Cost
+    constants_propagated: int
+    rewrites: dict[str, int]
+    deviation: Deviation | None = None
+    refused: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Simplified:
+    """The simplified model and its report; `model` is the very model that came in where nothing could be done."""
+
+    model: onnx.ModelProto
+    report: Report
+    ir_model: ir.Model | None = None
+
+
+def simplify(
+    model: onnx.ModelProto,
+    *,
+    residual: str = "auto",
+    findings: Mapping[str, ChannelFinding] | None = None,
+    check: bool = True,
+    seed: int = 0,
+    limit: int | None = None,
+) -> Simplified:
+    """Remove from a model what is algebraically constant or unused, exactly; operators not known are left alone.
+
+    Args:
+        model: any valid ONNX model; it is not changed.
+        residual: what to do where constant channels are added to live ones: `union` keeps them, `expand` computes only
+            the live ones and puts them in place by a Gather, `auto` takes what is cheaper.
+        findings: per name of a tensor, channels proved constant or activations proved linear elsewhere (over a box).
+            With findings the model is equal on that box only, so the self-check has to be the caller's.
+        check: compare with the original in onnxruntime.
+        seed: of the self-check's random inputs.
+        limit: apply only the first so many rewrites.
+
+    Raises:
+        InputError: `residual` is none of the three, or the model cannot be read.
+        CheckFailed: the result differs from the original beyond rounding; the text names the rewrite that did it.
+    """
+    if residual not in RESIDUAL:
+        raise InputError(f"residual is {residual!r}; choose one of {', '.join(RESIDUAL)}")
+    simplified, steps = _rewrite(model, residual, findings or {}, limit)
+    if not check or findings or simplified.model is model:
+        return simplified
+    deviation = compare(model, simplified.model, seed)
+    if deviation.failed:
+        culprit = _bisect(model, residual, steps, seed)
+        raise CheckFailed(f"{deviation.text}; the rewrite that did it: {culprit}; nothing was written")
+    report = copy.copy(simplified.report)
+    object.__setattr__(report, "deviation", deviation)
+    return Simplified(simplified.model, report, simplified.ir_model)
+
+
+def _rewrite(
+    model: onnx.ModelProto, residual: str, findings: Mapping[str, ChannelFinding], limit: int | None
+) -> tuple[Simplified, Steps]:
+    steps = Steps(limit)
+    try:
+        graph = Graph(ir.from_proto(model))
+    except Exception as error:  # whatever the reader cannot represent is left alone
+        raise InputError(f"the model cannot be read ({error})") from error
+    before = count(graph)
+    unread = {name for name, v in graph.graph.initializers.items() if not v.uses() and not v.is_graph_output()}
+    tracked = _layers(graph)
+    constants: dict[str, int] = {}
+    straighten(graph, findings, steps.allow)
+    fold_shapes(graph)
+    fuse_batchnorm(graph, steps.allow)
+    fuse_shuffles(graph)
+    changed = bool(steps.applied)
+    for _ in range(MAX_ROUNDS):
+        progress = _round(graph, findings, steps, constants)
+        progress += fuse_batchnorm(graph, steps.allow)
+        if not progress:
+            break
+        changed = True
+    if residual != "union":
+        changed |= expand_residuals(graph, residual, steps.allow) > 0
+    layers = [_change(name, op, n, node, constants) for node, (name, op, n) in tracked.items()]
+    if not changed:
+        return Simplified(model, Report(layers, before, before, 0, {})), steps
+    graph.remove_unread()
+    graph.remove_unread_initializers(unread)
+    after = count(graph)
+    report = Report(layers, before, after, sum(constants.values()), steps.counts())
+    if after.parameters > before.parameters and not findings:
+        refused = [f"parameters would grow from {before.parameters} to {after.parameters}"]
+        untouched = [LayerChange(c.name, c.op, c.before, c.before) for c in layers]
+        return Simplified(model, Report(untouched, before, before, 0, {}, refused=refused)), steps
+    graph.forget_inferred_shapes()
+    return Simplified(ir.to_proto(graph.model), report, graph.model), steps
+
+
+def _round(graph: Graph, findings: Mapping[str, ChannelFinding], steps: Steps, constants: dict[str, int]) -> int:
+    facts = _facts(graph, findings)
+    folded = fold_constants(graph, Analysis(graph, flow_of, facts), steps.allow)
+    if folded:
+        graph.remove_unread()
+    a = Analysis(graph, flow_of, facts, steps.allow)
+    dropped = drop_channels(graph, a)
+    for name, number in dropped.where.items():
+        constants[name] = constants.get(name, 0) + number
+    graph.remove_unread()
+    return folded + dropped.channels
+
+
+def _facts(graph: Graph, findings: Mapping[str, ChannelFinding]) -> dict[str, Facts]:
+    facts = {}
+    for node in graph.nodes():
+        for value in node.outputs:
+            finding = findings.get(value.name or "")
+            shape = dims(value)
+            if finding is None or shape is None:
+                continue
+            axis = finding.axis % len(shape)
+            if shape[axis] != len(finding.constant):
+                continue  # an earlier round took channels: what it could use is used
+            view = [len(finding.constant) if i == axis else 1 for i in range(len(shape))]
+            table = np.asarray(finding.constant, dtype=np.float64).reshape(view)
+            facts[value.name or ""] = Facts.of(np.isfinite(table), table, [UNIFORM] * len(shape))
+    return facts
+
+
+def _layers(graph: Graph) -> dict[ir.Node, tuple[str, str, int]]:
+    layers = {}
+    for node in graph.nodes():
+        if node.op_type in _LAYERS and graph.is_constant(node.inputs[1]):
+            layers[node] = (node.name or node.outputs[0].name or "", node.op_type, _channels(node))
+    return layers
+
+
+def _channels(node: ir.Node) -> int:
+    shape = dims(node.outputs[0])
+    if not shape:
+        return 0
+    channels = shape[1] if node.op_type in ("Conv", "ConvTranspose") and len(shape) > 1 else shape[-1]
+    return channels if isinstance(channels, int) else 0
+
+
+def _change(name: str, op: str, before: int, node: ir.Node, constants: Mapping[str, int]) -> LayerChange:
+    after = _channels(node) if node.graph is not None else 0
+    return LayerChange(name, op, before, after, constants.get(name, 0))
+
+
+def _bisect(model: onnx.ModelProto, residual: str, steps: Steps, seed: int) -> str:
+    """The first rewrite with which the result is wrong: right with `low` of them, wrong with `high`."""
+
+    def wrong(limit: int) -> bool:
+        candidate, _ = _rewrite(model, residual, {}, limit)
+        return candidate.model is not model and compare(model, candidate.model, seed).failed
+
+    return steps.name_of(first_wrong(wrong, len(steps.asked)))
+
+
+def first_wrong(wrong: Callable[[int], bool], total: int) -> int:
+    """Smallest number of rewrites with which the result is wrong, given that it is with all `total`."""
+    low, high = 0, total
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if wrong(middle) else (middle, high)
+    return high
