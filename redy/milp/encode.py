@@ -171,6 +171,12 @@ class Encoding:
             slack += products * UNDERFLOW * (1 + float(reach.sum()))
         return total[1:], float(np.nextafter(total[0] + slack * (1 + gamma(64)), np.inf))
 
+    def element(self, key: str, place: int, sign: float = 1.0) -> tuple[Array, float]:
+        """`objective` for sign (1 or -1, or either times a power of two) times one element, counted in C order."""
+        z = self._element(key, place)
+        loose = abs(sign) * (z.slack + gamma(8) * (z.slack + abs(z.coefficients[0])))
+        return sign * z.coefficients[1:], float(np.nextafter(sign * z.coefficients[0] + loose, np.inf))
+
     def _is_shared(self, node: Node, first: Network, names: Mapping[str, str]) -> bool:
         twin = first.by_name.get(node.name)
         if twin is None or node.name not in self.forms or any(names[source] != source for source in node.sources):

@@ -45,6 +45,9 @@ def solve(
                 model.Params.BestBdStop = -(stop_bound - program.offset)
             if stop_value is not None and not program.is_linear:
                 model.Params.BestObjStop = -(stop_value - program.offset)
+            if program.is_linear:
+                model.Params.InfUnbdInfo = 1
+                model.Params.DualReductions = 0
             _fill(gp, model, program)
             model.optimize()
             return _outcome(gp, model, program, time.perf_counter() - begin)
@@ -126,6 +129,8 @@ def _outcome(gp: ModuleType, model: gurobipy.Model, program: Program, seconds: f
         if status == "optimal":
             bound = -model.ObjVal + program.offset
             multipliers = -np.array(model.getAttr("Pi"))
+        elif status == "infeasible":
+            multipliers = np.array(model.getAttr("FarkasDual"))
     elif status in ("optimal", "stopped", "limit"):
         bound = -model.ObjBound + program.offset
     return Outcome(status, float(bound), point, multipliers, seconds, _name(gp))

@@ -49,6 +49,11 @@ def solve(
     name = f"highs {solver.version()}"
     passed = solver.passModel(_model(highspy, program))
     ran = solver.run() if passed != highspy.HighsStatus.kError else passed
+    if program.is_linear and solver.getModelStatus() == highspy.HighsModelStatus.kInfeasible:
+        # Presolve says so without a certificate; the simplex method leaves one.
+        solver.setOptionValue("presolve", "off")
+        solver.clearSolver()
+        ran = solver.run()
     seconds = time.perf_counter() - begin
     if ran == highspy.HighsStatus.kError:
         return Outcome("trouble", np.inf, None, None, seconds, name)
@@ -79,7 +84,13 @@ def _model(highspy: ModuleType, program: Program) -> highspy_types.HighsLp:
     return lp
 
 
-def _outcome(highspy: ModuleType, solver: highspy_types.Highs, program: Program, seconds: float, name: str) -> Outcome:
+def _outcome(
+    highspy: ModuleType,
+    solver: Any,  # noqa: ANN401 (the stubs of highspy lack getDualRay)
+    program: Program,
+    seconds: float,
+    name: str,
+) -> Outcome:
     codes = highspy.HighsModelStatus
     known: dict[object, Status] = {
         codes.kOptimal: "optimal",
@@ -96,6 +107,8 @@ def _outcome(highspy: ModuleType, solver: highspy_types.Highs, program: Program,
         if status == "optimal" and solution.dual_valid:
             bound = -info.objective_function_value + program.offset
             multipliers = -np.array(solution.row_dual)
+        elif status == "infeasible" and solver.getDualRayExist()[1]:
+            multipliers = -np.array(solver.getDualRay()[2])
     elif status in ("optimal", "stopped", "limit"):
         bound = -info.mip_dual_bound + program.offset
     return Outcome(status, float(bound), point, multipliers, seconds, name)

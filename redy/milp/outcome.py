@@ -23,7 +23,7 @@ class Outcome:
             Only "optimal" and "stopped" let it count.
         point: the incumbent (n,), or None; feasible to the solver's tolerance only.
         multipliers: (m,) of a linear program, >= 0 where the upper end of a row binds and <= 0 where the lower end
-            does; None for a program with binaries.
+            does (a certificate of infeasibility if `status` says so); None for a program with binaries.
         seconds: wall time.
         solver: name and version.
     """
