@@ -8,7 +8,9 @@ JOBS ?= auto
 
 .venv/installed: pyproject.toml redy/version.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: redy needs Python 3.11 or newer; try make PYTHON=python3.11")'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@# Where Python comes without ensurepip (Debian's python3 does), the pip that is there fills the environment.
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv >/dev/null || \
+	  { $(PYTHON) -m venv --clear --without-pip .venv && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
