@@ -130,13 +130,12 @@ class Condensed:
         self.size.append(max(0.0, upper) if partner < 0 else max(abs(lower), abs(upper)))
         return len(self.variables) - 1
 
-    def stacked(self, extra: Form | None = None) -> Form:
-        """All variable rows, then the rows of `extra`, with M padded to the number of variables."""
-        columns = len(self.variables)
-        forms = [*self.rows, *([] if extra is None else [extra])]
-        if not forms:
-            n = self.box.size
-            return Form(np.zeros((0, n)), np.zeros(0), np.zeros((0, 0)), np.zeros(0))
+    def stacked(self, extra: Form | None = None, *, first: int | None = None) -> Form:
+        """The first (default: all) variable rows, then the rows of `extra`, with M over those variables."""
+        columns = len(self.variables) if first is None else first
+        n = self.box.size
+        empty = Form(np.zeros((0, n)), np.zeros(0), np.zeros((0, 0)), np.zeros(0))
+        forms = [empty, *self.rows[:columns], *([] if extra is None else [extra])]
         return Form(
             np.concatenate([form.C for form in forms]),
             np.concatenate([form.b for form in forms]),

@@ -210,13 +210,7 @@ def bound_boxes(C, b, M, e, partner, size, reach, lo, hi, zlo, zhi, want, low, h
     # Any product passes at most 2 roundings per substituted variable and side, then n + a few for the final sum.
     g = (8.0 * U + n + 32.0) * 2.0**-53 * 1.01
     form = (C, b, M, e)
-    base = np.zeros(R)
-    for r in range(R):
-        base[r] = abs(b[r])
-        for i in range(n):
-            base[r] += abs(C[r, i]) * reach[i]
-        for j in range(U):
-            base[r] += abs(M[r, j]) * size[j]
+    base = _base(C, b, M, size, reach)
     folded = (np.zeros((R + 1, n)), np.zeros(R + 1), np.zeros((R + 1, U)), np.zeros(R + 1), np.zeros(R + 1), np.zeros(R + 1, np.int64))
     alpha, beta, place = np.zeros(U), np.zeros(U), np.zeros(U, np.int64)
     state = (alpha, beta, place)
@@ -271,6 +265,47 @@ def bound_boxes(C, b, M, e, partner, size, reach, lo, hi, zlo, zhi, want, low, h
                 partners[count, 0], partners[count, 1] = r, p
                 place[r] = count
                 count += 1
+
+
+@numba.njit(cache=True)
+def fold_rows(C, b, M, e, partner, size, reach, zlo, zhi, kept):  # type: ignore[no-untyped-def]
+    """The condensed form inside one sub-box: variables that are not `kept` (U,) are stable there and become their rows.
+
+    zlo, zhi: (U,) bounds of the variables' rows in the sub-box. Returns (C, b, M over the kept variables, e) of all R rows.
+    """
+    R, U = M.shape
+    n = C.shape[1]
+    g = (8.0 * U + n + 32.0) * 2.0**-53 * 1.01
+    base = _base(C, b, M, size, reach)
+    folded = (np.zeros((R, n)), np.zeros(R), np.zeros((R, U)), np.zeros(R), np.zeros(R), np.zeros(R, np.int64))
+    alpha, beta, place = np.zeros(U), np.zeros(U), np.full(U, -1)
+    count = 0
+    for r in range(R):
+        _fold_row(r, (C, b, M, e), partner, size, reach, base, (alpha, beta, place), folded, count, g)
+        if r >= U:
+            continue
+        if kept[r]:
+            place[r] = count
+            count += 1
+        elif partner[r] < 0:
+            alpha[r] = 1.0 if zlo[r] >= 0.0 else 0.0
+        else:
+            p = partner[r]
+            alpha[r] = 1.0 if zlo[p] + zlo[r] > 0.0 else 0.0
+            beta[r] = alpha[r] - (1.0 if zlo[p] >= 0.0 else 0.0)
+    return folded[0], folded[1], folded[2][:, :count].copy(), folded[3]
+
+
+@numba.njit(cache=True)
+def _base(C, b, M, size, reach):  # type: ignore[no-untyped-def]
+    """(R,) the sum of absolute terms of every row."""
+    base = np.abs(b)
+    for r in range(len(b)):
+        for i in range(C.shape[1]):
+            base[r] += abs(C[r, i]) * reach[i]
+        for j in range(M.shape[1]):
+            base[r] += abs(M[r, j]) * size[j]
+    return base
 
 
 @numba.njit(cache=True)

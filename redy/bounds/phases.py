@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Mapping
@@ -12,10 +13,10 @@ import numpy as np
 
 from redy.bounds.branch import LOWER, UPPER, Clause, Found, Rows, Search
 from redy.bounds.condensed import Walk, condense
-from redy.model import Array, Box, Network
+from redy.model import Array, Box, Network, PiecewiseLinear
 
-CAPS = (8, 32, 128, 512, 2048, 8192)
-"""How many sub-boxes of one level a question may keep open, per pass; then it is set aside for the next pass."""
+CAPS = (64, 256, 1024, 4096, 16384)
+"""In how many sub-boxes a question may stay open, per pass; then it is set aside for the next pass."""
 
 Samples = Mapping[str, tuple[Array, Array]]
 
@@ -49,7 +50,7 @@ def root_bounds(network: Network, box: Box, known: Mapping[str, tuple[Array, Arr
         before = len(walk.condensed.variables)
         if before == 0:
             break
-        rows = Rows(walk.condensed)
+        rows = Rows.of(walk.condensed)
         zlo, zhi = rows.zlo.copy(), rows.zhi.copy()
         rows.bound(rows.lower, rows.upper, zlo, zhi, np.zeros((1, rows.count), dtype=np.int8))
         intervals = tightened(network, walk, zlo[0], zhi[0])
@@ -103,57 +104,62 @@ def phases(
     walk = root_bounds(network, box, known or {})
     result = Phases({}, ranges, [], 0)
     boxes, passes, complete = 0, result.passes, True
-    for cap in CAPS:
-        rows = Rows(walk.condensed)
-        clauses, owners = _questions(network, walk, ranges)
-        if not clauses:
-            break
+    functions = {node.name: node.function.broadcast_to(node.shape) for node in network.activations}
+    for cap, node in itertools.product(CAPS, network.activations):
+        questions = _questions(functions, walk, ranges, node.name)
+        if not questions:
+            continue
+        # Rows of later layers are not needed to answer, so they are neither folded nor bounded.
+        first = min(i for i, v in enumerate(walk.condensed.variables) if v.node == node.name)
+        asked = walk.condensed.stacked()[[i for i, _ in questions]]
+        asked.M = asked.M[:, :first]
+        rows = Rows.of(walk.condensed, asked, first=first)
+        clauses = [Clause(((first + k, side),)) for k, (_, side) in enumerate(questions)]
         found = Search(rows, clauses, cap=cap, budget=budget - boxes, deadline=deadline).run()
         boxes += found.boxes
-        _remember(network, walk, found, ranges)
-        proved = [owners[c] for c in found.proved]
-        passes.append({"variables": rows.variables, "cap": cap, "boxes": found.boxes, "tree": found.tree, "proved": proved})
-        lower, upper = found.lower, found.upper
+        _remember(functions, walk, found, [i for i, _ in questions], ranges)
+        lower, upper = np.array(walk.condensed.lower), np.array(walk.condensed.upper)
+        lower[:first], upper[:first] = found.lower, found.upper
         for c in found.proved:
-            row, side = clauses[c].literals[0]
-            if side == LOWER:
-                lower[row] = max(lower[row], 0.0)
-            else:
-                upper[row] = min(upper[row], 0.0)
-        walk = root_bounds(network, box, tightened(network, walk, lower, upper), rounds=1)
+            i, side = questions[c]
+            lower[i], upper[i] = (0.0, upper[i]) if side == LOWER else (lower[i], 0.0)
+        if found.proved:
+            passes.append({"node": node.name, "cap": cap, "boxes": found.boxes, "tree": found.tree, "proved": [questions[c] for c in found.proved]})
+            walk = root_bounds(network, box, tightened(network, walk, lower, upper), rounds=1)
         if boxes >= budget or (deadline is not None and time.monotonic() > deadline):
             complete = False
             break
-    clauses, owners = _questions(network, walk, ranges)
-    undecided = sorted({(name, element) for name, element, _ in owners})
+    undecided = sorted(
+        {(v.node, v.element) for node in network.activations for i, _ in _questions(functions, walk, ranges, node.name) for v in [walk.condensed.variables[i]]}
+    )
     return Phases(walk.intervals, ranges, undecided, boxes, passes, complete)
 
 
-def _questions(network: Network, walk: Walk, seen: Samples) -> tuple[list[Clause], list[tuple[str, int, int]]]:
-    """One clause per variable that no point has shown on both sides of its breakpoint, and whose it is."""
-    functions = {node.name: node.function.broadcast_to(node.shape) for node in network.activations}
-    clauses: list[Clause] = []
-    owners: list[tuple[str, int, int]] = []
+Functions = Mapping[str, PiecewiseLinear]
+
+
+def _questions(functions: Functions, walk: Walk, seen: Samples, node: str) -> list[tuple[int, int]]:
+    """The variables of an activation that no point has shown on both sides of their breakpoint, and the side to prove."""
+    found: list[tuple[int, int]] = []
     for i, variable in enumerate(walk.condensed.variables):
-        shift = functions[variable.node].breakpoints[variable.breakpoint].ravel()[variable.element]
-        low, high = (
-            (a.ravel()[variable.element] for a in seen[variable.node]) if variable.node in seen else (math.inf, -math.inf)
-        )
-        if low < shift < high:
+        if variable.node != node:
             continue
-        clauses.append(Clause(((i, LOWER if low >= shift and high > shift else UPPER),)))
-        owners.append((variable.node, variable.element, variable.breakpoint))
-    return clauses, owners
+        shift = functions[node].breakpoints[variable.breakpoint].ravel()[variable.element]
+        low, high = (a.ravel()[variable.element] for a in seen[node]) if node in seen else (math.inf, -math.inf)
+        if not low < shift < high:
+            found.append((i, LOWER if low >= shift and high > shift else UPPER))
+    return found
 
 
-def _remember(network: Network, walk: Walk, found: Found, seen: dict[str, tuple[Array, Array]]) -> None:
+def _remember(functions: Functions, walk: Walk, found: Found, asked: list[int], seen: dict[str, tuple[Array, Array]]) -> None:
     """Widen the seen ranges by the points the search evaluated."""
-    functions = {node.name: node.function.broadcast_to(node.shape) for node in network.activations}
-    for i, variable in enumerate(walk.condensed.variables):
+    first = len(found.lower)
+    for row, i in enumerate([*range(first), *asked]):
+        variable = walk.condensed.variables[i]
         shift = functions[variable.node].breakpoints[variable.breakpoint].ravel()[variable.element]
         if variable.node not in seen:
             shape = functions[variable.node].shape
             seen[variable.node] = (np.full(shape, np.inf), np.full(shape, -np.inf))
         low, high = (a.ravel() for a in seen[variable.node])
-        low[variable.element] = min(low[variable.element], found.row_range[0, i] + shift)
-        high[variable.element] = max(high[variable.element], found.row_range[1, i] + shift)
+        low[variable.element] = min(low[variable.element], found.row_range[0, row] + shift)
+        high[variable.element] = max(high[variable.element], found.row_range[1, row] + shift)
