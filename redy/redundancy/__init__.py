@@ -1,0 +1,1 @@
+"""The criteria of redundancy: each takes a network and facts and yields findings."""

@@ -1,0 +1,1 @@
+"""The report of a reduction, as JSON and as a table."""
