@@ -16,6 +16,7 @@ JOBS ?= auto
 
 # The report of a real reduction: the controller that the project ships, on a part of its domain.
 demo: .venv/installed
+	@mkdir -p build
 	$(BIN)/redy reduce models/avoidance.onnx --bounds models/avoidance_close.box.json -o build/avoidance_close.onnx
 
 # Lint, types, layering and the tests that take seconds.
