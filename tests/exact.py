@@ -84,3 +84,52 @@ def _activate(function: PiecewiseLinear, index: int, z: Fraction) -> Fraction:
             return value + slopes[piece] * (z - breaks[piece - 1])
         value += slopes[piece] * (end - breaks[piece - 1])
     raise AssertionError("unreachable")
+
+
+def exact_ranges(
+    network: Network, lower: Sequence[float], upper: Sequence[float]
+) -> dict[str, list[tuple[Fraction, Fraction]]]:
+    """The exact range of every pre-activation (by `Activate` name) and output of a network with two inputs.
+
+    The box is cut into the convex polygons on which every activation so far is one piece (every feasible activation
+    pattern is one of them); a pre-activation is linear on each, so its extremes lie at their vertices.
+    """
+    (a, c), (b, d) = ([Fraction(float(v)) for v in ends] for ends in (lower, upper))
+    cells = [[(a, c), (b, c), (b, d), (a, d)]]
+    traces: dict[tuple[Fraction, Fraction], dict[str, Exact]] = {}
+
+    def value(point: tuple[Fraction, Fraction], name: str, index: int) -> Fraction:
+        if point not in traces:
+            traces[point] = exact_trace(network, point)
+        return traces[point][name][index]
+
+    def extremes(name: str, size: int) -> list[tuple[Fraction, Fraction]]:
+        found = [[value(v, name, i) for cell in cells for v in cell] for i in range(size)]
+        return [(min(values), max(values)) for values in found]
+
+    ranges = {}
+    for node in network.activations:
+        ranges[node.name] = extremes(node.source, node.shape[0])
+        function = node.function.broadcast_to(node.shape)
+        for index in range(node.shape[0]):
+            for t in function.breakpoints[:, index]:
+                heights = [[value(v, node.source, index) - Fraction(float(t)) for v in cell] for cell in cells]
+                cells = [part for cell, h in zip(cells, heights, strict=True) for part in _split(cell, h)]
+    name = network.outputs[0].name
+    ranges[name] = extremes(name, network.outputs[0].shape[0])
+    return ranges
+
+
+def _split(cell: list[tuple[Fraction, Fraction]], heights: list[Fraction]) -> list[list[tuple[Fraction, Fraction]]]:
+    """The parts of a convex polygon where a linear height is >= 0 and <= 0 (Sutherland and Hodgman), degenerate ones left out."""
+    if all(h >= 0 for h in heights) or all(h <= 0 for h in heights):
+        return [cell]
+    parts: list[list[tuple[Fraction, Fraction]]] = [[], []]
+    for (p, h), (q, k) in itertools.pairwise([*zip(cell, heights, strict=True), (cell[0], heights[0])]):
+        for part, sign in zip(parts, (1, -1), strict=True):
+            if h * sign >= 0:
+                part.append(p)
+            if h * k < 0:
+                t = h / (h - k)
+                part.append((p[0] + t * (q[0] - p[0]), p[1] + t * (q[1] - p[1])))
+    return parts

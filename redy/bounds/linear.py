@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from redy.bounds.interval import fan_in, intersect, needed_for, node_range
+from redy.bounds.interval import fan_in, intersect, interval_bounds, needed_for, node_range
 from redy.bounds.relaxation import Lines, relax, relax_product
 from redy.bounds.result import Bounds, Range
 from redy.bounds.rounding import LARGE, UNDERFLOW, gamma, up
@@ -57,11 +57,13 @@ def linear_bounds(
         Unsupported: a pre-activation depends on a node that cannot be bounded; the text names the node.
         ValueError: the box does not have the input's shape.
     """
-    wanted = [node.source for node in network.activations]
+    wanted = [node.name for node in network.activations]
     relaxed = Relaxation(network, box, start, wanted=wanted, leave_unsupported=leave_unsupported)
     found = {node.name: relaxed.ranges[node.source] for node in network.activations}
     intervals = {name: (lower.copy(), upper.copy()) for name, (lower, upper) in found.items()}
-    return Bounds(box, intervals, "linear", start.trusted if start else ())
+    bounds = Bounds(box, intervals, "linear", start.trusted if start else ())
+    # Rounding may differ in the last bit between the two passes; the intersection is never looser than either.
+    return bounds.tighten(interval_bounds(network, box, leave_unsupported=leave_unsupported))
 
 
 def form_bounds(network: Network, bounds: Bounds, name: str, forms: Array) -> Range:
