@@ -142,6 +142,7 @@ class Analysis:
         """A reader needs these channels; `strict`: as data, it cannot absorb a constant."""
         if value is None or value not in self.needs:
             return
+        mask = _fitted(mask, self.needs[value].shape)
         self.needs[value] = self.needs[value] | mask
         if strict:
             self.strict[value] = self.strict[value] | mask
@@ -256,6 +257,14 @@ class Analysis:
         lacking = product & ~live
         if lacking.any():
             self.revive(atoms[lacking])
+
+
+def _fitted(mask: Mask, shape: tuple[int, ...]) -> Mask:
+    """A demand for a value without labels along some axes is a demand for all of it there."""
+    if mask.ndim != len(shape):
+        return np.full(shape, mask.any())
+    axes = tuple(i for i, n in enumerate(shape) if n == 1 and mask.shape[i] > 1)
+    return np.asarray(mask.any(axis=axes, keepdims=True)) if axes else mask
 
 
 def _joined(facts: Facts, finding: Facts) -> Facts:

@@ -49,11 +49,14 @@ def drop_channels(graph: Graph, a: Analysis) -> Dropped:
         producer = value.producer()
         if producer is not None and t.changed(value) and not t.gone(value):
             t.reshape_value(value)
+    for old, new in t.replacements:
+        graph.replace(old, new)
     for value, response in t.later_maps:
         labelled = [i for i, n in enumerate(a.atoms[value].shape) if n > 1]
         axis = labelled[0] if labelled else 0
         add_map(graph, value, response, t.live(value, axis), axis, _dtype(graph, value))
     graph.remove(vanished)
+    graph.remove_unread()
     return Dropped(channels, t.absorbed_constants, where)
 
 

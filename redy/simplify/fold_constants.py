@@ -32,6 +32,8 @@ def fold_constants(graph: Graph, a: Analysis, allow: Callable[[str, str], bool])
             shape = dims(value)
             if not facts.known.all() or shape is None or not _complete(facts.known.shape, facts.axes, shape):
                 continue
+            if not a.alive[a.atoms[value]].any():
+                continue  # its readers absorb it
             readers = [use for use in value.uses() if _outlives(use.node, a)]
             if not readers and not value.is_graph_output():
                 continue

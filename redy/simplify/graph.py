@@ -28,6 +28,7 @@ class Graph:
         self.model = model
         self.graph = model.graph
         self.declared = {value.name for node in self.graph for value in node.outputs if value.shape is not None}
+        self.selectors: set[ir.Node] = set()  # see select_channels
         self.opset = next((v for d, v in self.graph.opset_imports.items() if d in STANDARD_DOMAINS), 0)
         self._names = {value.name for value in self._values()}
         self._names |= {node.name for node in self.graph}

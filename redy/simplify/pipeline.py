@@ -17,12 +17,14 @@ from redy.simplify.check import Deviation, compare
 from redy.simplify.cost import Cost, count
 from redy.simplify.drop_channels import drop_channels
 from redy.simplify.facts import Facts
+from redy.simplify.flow import Flow
 from redy.simplify.flows import flow_of
 from redy.simplify.fold_constants import fold_constants
 from redy.simplify.fold_shapes import fold_shapes, fuse_shuffles
 from redy.simplify.fuse_batchnorm import fuse_batchnorm
 from redy.simplify.graph import Graph, dims
 from redy.simplify.residual import expand_residuals
+from redy.simplify.select_channels import Selector, settle_selectors, try_selectors
 from redy.simplify.steps import Steps
 from redy.simplify.straighten import ChannelFinding, straighten
 
@@ -126,6 +128,12 @@ def _rewrite(
         if not progress:
             break
         changed = True
+    if try_selectors(graph, lambda: Analysis(graph, _flow_of, _facts(graph, findings)), steps.allow):
+        changed = True
+        for _ in range(MAX_ROUNDS):
+            if not _round(graph, findings, steps, constants) + fuse_batchnorm(graph, steps.allow):
+                break
+    settle_selectors(graph)
     if residual != "union":
         changed |= expand_residuals(graph, residual, steps.allow) > 0
     layers = [_change(name, op, n, node, constants) for node, (name, op, n) in tracked.items()]
@@ -145,15 +153,19 @@ def _rewrite(
 
 def _round(graph: Graph, findings: Mapping[str, ChannelFinding], steps: Steps, constants: dict[str, int]) -> int:
     facts = _facts(graph, findings)
-    folded = fold_constants(graph, Analysis(graph, flow_of, facts), steps.allow)
+    folded = fold_constants(graph, Analysis(graph, _flow_of, facts), steps.allow)
     if folded:
         graph.remove_unread()
-    a = Analysis(graph, flow_of, facts, steps.allow)
+    a = Analysis(graph, _flow_of, facts, steps.allow)
     dropped = drop_channels(graph, a)
     for name, number in dropped.where.items():
         constants[name] = constants.get(name, 0) + number
     graph.remove_unread()
     return folded + dropped.channels
+
+
+def _flow_of(node: ir.Node, graph: Graph) -> Flow:
+    return Selector() if node in graph.selectors else flow_of(node, graph)
 
 
 def _facts(graph: Graph, findings: Mapping[str, ChannelFinding]) -> dict[str, Facts]:

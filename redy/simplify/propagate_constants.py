@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from redy.simplify.analysis import Analysis
     from redy.simplify.take import Take
 
-# A map costs one more pass over the output; a multiply-add inside a convolution is about this many times cheaper.
-_MULTIPLY_ADDS_PER_MAP_ELEMENT = 16
+# A map costs one more pass over the output, so it must save this share of the layer's multiply-adds (and as many before).
+_SMALLEST_SHARE_FOR_MAP = 0.05
 _SMALLEST_CARRIER = 1e-3
 
 
@@ -70,8 +70,7 @@ def choose(layer: Layer, node: ir.Node, a: Analysis, facts: Facts, constants: Ma
     probe = layer.response(node, a.graph, facts, _first(going))
     if probe is not None and probe.uniform:
         return nothing
-    taps = int(np.prod(layer.kernel))
-    if probe is not None and 2 * int(going.sum()) * taps > _MULTIPLY_ADDS_PER_MAP_ELEMENT:
+    if probe is not None and int(going.sum()) >= _SMALLEST_SHARE_FOR_MAP * layer.inputs and _expressible(probe, a.graph):
         return nothing
     if not facts.uniform or layer.groups > 1:
         return constants
@@ -106,6 +105,11 @@ def absorb(layer: Layer, node: ir.Node, t: Take, live: Mask) -> None:
         _add_to_bias(layer, node, t, response.table.reshape(layer.outputs))
     else:
         t.later_maps.append((node.outputs[0], response))
+
+
+def _expressible(response: MapTable, graph: Graph) -> bool:
+    """Whether the opset has what the map needs at run time (Range, for axes of dynamic length)."""
+    return graph.opset >= 11 or not any(isinstance(axis, Near) for axis in response.axes)
 
 
 def _first(mask: Mask) -> Mask:

@@ -21,6 +21,7 @@ class Take:
         self.graph: Graph = a.graph
         self.absorbed_constants = 0
         self.later_maps: list[tuple[ir.Value, MapTable]] = []
+        self.replacements: list[tuple[ir.Value, ir.Value]] = []
         self.weights: dict[ir.Node, Array] = {}
         self._slices: dict[tuple[ir.Value, bytes], ir.Value] = {}
 
@@ -85,7 +86,7 @@ class Take:
         shape = list(dims(out) or ())
         shape[axis] = len(index)
         new.shape = ir.Shape(shape)
-        self.graph.replace(out, new)
+        self.replacements.append((out, new))
 
     def reshape_value(self, value: ir.Value) -> None:
         """Note the new sizes of a value."""

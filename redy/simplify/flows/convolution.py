@@ -81,7 +81,7 @@ class Convolution(Flow):
         weights = self.weights(node, graph)
         keep = np.flatnonzero(channels)
         per_group = self.inputs // self.groups
-        table = np.where(channels.reshape(-1, *([1] * (facts.table.ndim - 1))), facts.table[0], 0.0)
+        table = np.where(channels.reshape(-1, *([1] * (facts.table.ndim - 2))), facts.table[0], 0.0)
         axes: tuple[Axis, ...] = (facts.axes[0], facts.axes[0], *[axis for axis, _ in slid])
         if self.groups == 1:
             out = _correlate(weights[:, keep].astype(np.float64)[None], table[keep][None], [taps for _, taps in slid])

@@ -79,6 +79,8 @@ class Elementwise(Flow):
         out = node.outputs[0]
         rank = a.rank(out)
         labels = a.atoms[out].shape
+        if not self.dynamic(node, a.graph):
+            return
         operands: list[Facts | None] = []
         for value in node.inputs:
             if value is None:
@@ -211,7 +213,7 @@ class BatchNorm(Elementwise):
         shape = (1, len(s)) + (1,) * (a.rank(out) - 2)
         s, t = s.reshape(shape), t.reshape(shape)
         facts = a.facts[x]
-        if a.atoms[out].shape[1] != len(s):
+        if a.atoms[out].shape[1] != s.size:
             return
         known = facts.known | ((s == 0) & np.isfinite(t))
         with np.errstate(all="ignore"):

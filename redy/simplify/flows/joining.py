@@ -255,9 +255,8 @@ def _slice(node: ir.Node, graph: Graph) -> Flow | str:
     if not isinstance(length, int):
         return SliceOfDynamic(axis)
     step = 1 if steps is None else steps[0]
-    index = np.arange(length)[slice(*slice(starts[0], None if ends[0] < -length else ends[0], step).indices(length))]
-    if step < 0:
-        return "it reverses"
+    end = None if step < 0 and ends[0] < -length else ends[0]
+    index = np.arange(length)[slice(starts[0], end, step)]
     return Slice(axis, [index]) if len(index) else "it is empty"
 
 
