@@ -14,8 +14,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from redy.model import Activate, Affine, Array, Dense, Gather, Network, Node, Operator, PiecewiseLinear, Positionwise
-from redy.model import Scale, Shape, Term
+from redy.model import (
+    Activate,
+    Affine,
+    Array,
+    Dense,
+    Gather,
+    Network,
+    Node,
+    Operator,
+    PiecewiseLinear,
+    Positionwise,
+    Scale,
+    Shape,
+    Term,
+)
 
 LARGEST_MATRIX = 1 << 22
 """A gather or scale is written out as a matrix only up to this number of elements."""

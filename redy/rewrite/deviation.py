@@ -202,9 +202,10 @@ def _lined_units(walk: _Walk, node: Activate, stays: NDArray[np.int64], merges: 
                 np.abs(block[gone] - factor * block[into]) @ walk.magnitudes[n] for n, block in z.blocks.items()
             )
             rounding = 4 * UNIT * abs(factor) * walk.size(z)[into]
-            radius[gone] = steepest[gone] * (apart + rounding) * SLACK + 2 * UNIT * abs(factor) * walk.magnitudes[
-                node.name
-            ][stays == into].sum()
+            radius[gone] = (
+                steepest[gone] * (apart + rounding) * SLACK
+                + 2 * UNIT * abs(factor) * walk.magnitudes[node.name][stays == into].sum()
+            )
     return _Form({**blocks, node.name: own}, offset, radius * SLACK)
 
 
@@ -239,7 +240,7 @@ def _compared(exact: _Walk, written: Network, units: Mapping[str, NDArray[np.int
     return bounds
 
 
-def _apart(  # noqa: PLR0913 - both sides of one comparison
+def _apart(
     exact: _Walk,
     z: _Form,
     walk: _Walk,

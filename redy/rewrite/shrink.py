@@ -1,13 +1,13 @@
 """All rewrites in order: a network and the findings about it give the smaller network.
 
-Deterministic: the same network and findings give the same network bit for bit, which is how a reduction is replayed. The
-result is never larger than the network it was made from, in parameters and in multiply-adds.
+Deterministic: the same network and findings give the same network bit for bit, which is how a reduction is replayed.
+The result is never larger than the network it was made from, in parameters and in multiply-adds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,13 @@ class Shrunk:
     lined: Network
     units: dict[str, NDArray[np.int64]]
     merges: tuple[Merge, ...] = ()
-    refusal: str | None = field(default=None)
+    refusal: str | None = None
+
+    @classmethod
+    def unchanged(cls, network: Network, lined: Network, refusal: str) -> Shrunk:
+        """The network as it was, with the reason."""
+        units = {node.name: np.arange(node.shape[-1]) for node in network.activations if is_vector(node.shape)}
+        return cls(network, lined, units, (), refusal)
 
 
 def shrink(network: Network, findings: Sequence[Finding]) -> Shrunk | Refusal:
@@ -54,8 +60,7 @@ def shrink(network: Network, findings: Sequence[Finding]) -> Shrunk | Refusal:
     candidates = [_folded(tidy, origin, stuck, keep) for keep in (None, linear_layers(tidy))]
     fitting = [c for c in candidates if c[0].parameters <= network.parameters and c[0].macs <= network.macs]
     if not fitting:
-        everything = {node.name: np.arange(node.shape[-1]) for node in network.activations if is_vector(node.shape)}
-        return Shrunk(network, lined, everything, (), "every folded form is larger than the network as it is")
+        return Shrunk.unchanged(network, lined, "every folded form is larger than the network as it is")
     small, units = min(fitting, key=lambda c: (c[0].parameters + c[0].macs, len(c[0].nodes)))
     return Shrunk(small, lined, units, merges)
 
@@ -80,7 +85,7 @@ def _folded(network: Network, origin: Kept, stuck: Stuck, keep: frozenset[str] |
 
 
 def _exposed(network: Network) -> Network:
-    """An output that is an activation with lines becomes an affine selection of its units, so that they can be folded."""
+    """An output that is an activation with lines becomes an affine selection of its units, which can then be folded."""
     for port in network.outputs:
         node = network.by_name.get(port.name)
         if not isinstance(node, Activate) or not is_vector(node.shape) or not lines_of(flat_function(node))[0].any():

@@ -1,7 +1,7 @@
 """Matrices that only select or scale are written as what they are.
 
-A matrix whose every row holds at most a single 1 and zeros is a `Gather` (no multiplications, no weights); a diagonal is a
-`Scale`. Folding makes such matrices where a residual connection or an output passes a unit on unchanged.
+A matrix whose every row holds at most a single 1 and zeros is a `Gather` (no multiplications, no weights); a diagonal
+is a `Scale`. Folding makes such matrices where a residual connection or an output passes a unit on unchanged.
 """
 
 from __future__ import annotations

@@ -1,0 +1,44 @@
+"""The digest of a network: equal networks, bit for bit, have equal digests."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from redy.model.network import Network
+
+
+def network_digest(network: Network) -> str:
+    """SHA-256 over names, shapes, operators, weights and ports of the network, in hexadecimal."""
+    hasher = hashlib.sha256()
+    for part in _parts(network):
+        hasher.update(len(part).to_bytes(8, "little"))
+        hasher.update(part)
+    return hasher.hexdigest()
+
+
+def _parts(value: Any) -> Iterator[bytes]:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield type(value).__name__.encode()
+        for field in dataclasses.fields(value):
+            yield from _parts(getattr(value, field.name))
+    elif isinstance(value, np.ndarray):
+        yield f"{value.dtype.str}{value.shape}".encode()
+        yield np.ascontiguousarray(value).tobytes()
+    elif isinstance(value, Mapping):
+        for key in sorted(value):
+            yield from _parts(key)
+            yield from _parts(value[key])
+    elif isinstance(value, tuple | list):
+        yield f"({len(value)}".encode()
+        for item in value:
+            yield from _parts(item)
+    elif isinstance(value, bytes):
+        yield value
+    elif not callable(value):
+        # A function is described by the operator and the attributes beside it.
+        yield repr(value).encode()
