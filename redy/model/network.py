@@ -174,7 +174,7 @@ class Network:
     @property
     def parameters(self) -> int:
         """Stored weights and biases (a bias constant over positions counts once per channel)."""
-        return sum(_parameters(node) for node in self.nodes)
+        return sum(node_parameters(node) for node in self.nodes)
 
     @property
     def macs(self) -> int:
@@ -216,7 +216,8 @@ def _check_shapes(node: Node, shapes: Mapping[str, Shape]) -> None:
             raise ValueError(f"{node.name}: {node.source} has shape {shapes[node.source]}, not {node.shape}")
 
 
-def _parameters(node: Node) -> int:
+def node_parameters(node: Node) -> int:
+    """Stored weights and biases of one node (a bias constant over positions counts once per channel)."""
     if isinstance(node, Affine):
         bias = node.bias.reshape(node.bias.shape[0], -1) if node.bias.ndim > 1 else node.bias
         per_channel = node.bias.ndim > 1 and bool((bias == bias[:, :1]).all())
