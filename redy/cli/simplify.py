@@ -1,0 +1,107 @@
+"""`redy simplify`: a pruned model made smaller, exactly."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    import onnx
+
+    from redy.simplify import Simplified
+
+
+@click.command("simplify")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where the smaller model goes.")
+@click.option(
+    "--residual",
+    type=click.Choice(["union", "expand", "auto"]),
+    default="auto",
+    show_default=True,
+    help="Channels that are constant in one of several added tensors: computed all the same, put in place, or the cheaper.",
+)
+@click.option("--no-check", is_flag=True, help="Do not compare the result with the original in onnxruntime.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the inputs of the comparison.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write the report as JSON here.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of a table.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def simplify_command(
+    model: Path,
+    output: Path,
+    residual: str,
+    no_check: bool,
+    seed: int,
+    report: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Remove the channels of a pruned MODEL that are constant or unused, exactly.
+
+    Needs no data and no input box. What the model computes stays the same up to floating-point rounding, and so do its
+    inputs, outputs, opset and domains; operators that are not known are left alone.
+    """
+    from redy.formats.files import write_text
+    from redy.simplify import simplify
+    from redy.simplify.check import latency_ratio
+    from redy.simplify.files import load, save
+
+    original = load(model)
+    if not quiet:
+        click.echo(f"simplifying {model}", err=True)
+    result = simplify(original, residual=residual, check=not no_check, seed=seed)
+    ratio = 1.0 if result.model is original else latency_ratio(original, result.model, seed)
+    facts = as_dict(original, result, ratio)
+    save(result.model, output)
+    if report is not None:
+        write_text(report, json.dumps(facts, indent=2) + "\n")
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+    elif not quiet:
+        _print(facts, output)
+
+
+def as_dict(original: onnx.ModelProto, result: Simplified, latency: float | None) -> dict[str, Any]:
+    """The report as plain JSON values; sizes in bytes, latency as new over old."""
+    from redy.simplify.files import size_of
+
+    found = result.report
+    return {
+        "layers": [dataclasses.asdict(layer) for layer in found.layers],
+        "parameters": {"before": found.before.parameters, "after": found.after.parameters},
+        "multiply_adds": {"before": found.before.multiply_adds, "after": found.after.multiply_adds},
+        "bytes": {"before": size_of(original), "after": size_of(result.model)},
+        "constants_propagated": found.constants_propagated,
+        "latency_ratio": latency,
+        "rewrites": found.rewrites,
+        "refused": found.refused,
+        "check": None if found.deviation is None else found.deviation.text,
+    }
+
+
+def _print(facts: dict[str, Any], output: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("layer", "operator", "channels before", "after", "constants in", title=None)
+    for layer in facts["layers"]:
+        after = str(layer["after"]) if layer["after"] else "gone"
+        table.add_row(layer["name"], layer["op"], str(layer["before"]), after, str(layer["constants"] or ""))
+    totals = Table("", "before", "after", "ratio")
+    for name in ("parameters", "multiply_adds", "bytes"):
+        before, after = facts[name]["before"], facts[name]["after"]
+        totals.add_row(name.replace("_", "-"), f"{before:,}", f"{after:,}", f"{after / before:.3f}" if before else "")
+    ratio = facts["latency_ratio"]
+    totals.add_row("latency in onnxruntime, 1 thread", "", "", "not measured" if ratio is None else f"{ratio:.3f}")
+    console = Console()
+    console.print(table)
+    console.print(totals)
+    for line in facts["refused"]:
+        console.print(f"left as it was: {line}", markup=False)
+    if facts["check"]:
+        console.print(f"check: {facts['check']}", markup=False)
+    console.print(f"written: {output}", markup=False)
