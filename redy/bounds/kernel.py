@@ -71,17 +71,17 @@ def _difference_lines(l, u, dl, du, sl, su, out):  # type: ignore[no-untyped-def
 
 
 @numba.njit(cache=True)
-def _fold_row(r, form, partner, size, reach, base, state, folded, count, g):  # type: ignore[no-untyped-def]
-    """Fold row r of the condensed form: stable variables become their rows, `count` unstable ones stay.
+def fold_row(r, U, form, state, folded, count, g):  # type: ignore[no-untyped-def]
+    """Fold row r of a condensed form of U variables: stable variables become their rows, `count` unstable ones stay.
 
-    form = (C, b, M, e); state = (alpha, beta, place): v = alpha * row + beta * partner's row, or the place-th unstable
+    form = (C, b, M, e, partner, size, reach, base); state = (alpha, beta, place): v = alpha * row + beta * partner's row, or the place-th unstable
     variable; folded = (C, b, M, err, mag, columns) receives the row. mag is the sum of absolute terms of the folded row,
     base[r] that of the original one.
     """
-    C, b, M, e = form
+    C, b, M, e, partner, size, reach, base = form
     alpha, beta, place = state
     FC, Fb, FM, Ferr, Fmag, columns = folded
-    n, U = C.shape[1], M.shape[1]
+    n = len(reach)
     for i in range(n):
         FC[r, i] = C[r, i]
     for k in range(count):
@@ -191,139 +191,174 @@ def _note(acc, lo, hi, gap, upper, worst, smear, vertex):  # type: ignore[no-unt
 
 
 @numba.njit(cache=True)
-def bound_boxes(C, b, M, e, partner, size, reach, lo, hi, zlo, zhi, want, low, high, smear, vertex):  # type: ignore[no-untyped-def]
-    """Bound every row of the condensed form on every sub-box.
+def scratch(R, U, n):  # type: ignore[no-untyped-def]
+    """Work arrays for `bound_box` on up to R rows, U variables, n inputs."""
+    folded = (np.zeros((R + 1, n)), np.zeros(R + 1), np.zeros((R + 1, U)), np.zeros(R + 1), np.zeros(R + 1), np.zeros(R + 1, np.int64))
+    state = (np.zeros(U), np.zeros(U), np.zeros(U, np.int64))
+    return folded, state, (np.zeros((U, 6)), np.zeros((U, 2), np.int64)), (np.zeros(U), np.zeros(n))
+
+
+@numba.njit(cache=True)
+def roundings(U, n):  # type: ignore[no-untyped-def]
+    """gamma_K, rounded up: a product passes at most 2 roundings per variable and side, then n + a few for the final sum."""
+    return (8.0 * U + n + 32.0) * 2.0**-53 * 1.01
+
+
+@numba.njit(cache=True)
+def bound_box(R, U, form, lo, hi, zlo, zhi, want, low, high, smear, vertex, work):  # type: ignore[no-untyped-def]
+    """Bound the R rows of a condensed form (the first U are its variables') on one sub-box.
 
     Args:
-        C, b, M, e: R rows, the first U of them the variables' own (C (R, n), b (R,), M (R, U), e (R,)).
-        partner: (U,) -1 or the partner of a difference variable.
-        size: (U,) bounds on |v|; reach: (n,) bounds on |x|, both over the root box.
-        lo, hi: (N, n) the sub-boxes, inside the root box.
-        zlo, zhi: (N, U) sound bounds of the variables' rows on entry (inherited); tightened in place.
-        want: (N, R) int8: 1 asks for the row's lower bound, 2 for its upper bound, 3 for both, 0 for neither.
-        low, high: (N, R - U) receive the bounds asked of the rows behind the variables (-inf, inf where not asked).
-        smear: (N, n) receives how much each input contributes to the open bounds (a heuristic for cutting).
-        vertex: (N, n) receives the corner that the worst open row points to (a candidate witness).
+        form: (C (R, n), b (R,), M (R, U), e (R,), partner (U,), size (U,), reach (n,), base (R,)); the arrays may be larger.
+        lo, hi: (n,) the sub-box, inside the box for which `size` and `reach` hold.
+        zlo, zhi: (U,) sound bounds of the variables' rows on entry; tightened in place.
+        want: (R,) 1 asks for the row's lower bound, 2 for its upper bound, 3 for both, 0 for neither.
+        low, high: (R - U,) receive the bounds asked of the rows behind the variables (-inf, inf where not asked).
+        smear: (n,) receives how much each input contributes to the open bounds (a heuristic for cutting).
+        vertex: (n,) receives the corner that the worst open row points to (a candidate witness).
+        work: from `scratch`.
     """
-    N, n = lo.shape
-    R, U = M.shape
-    # Any product passes at most 2 roundings per substituted variable and side, then n + a few for the final sum.
-    g = (8.0 * U + n + 32.0) * 2.0**-53 * 1.01
-    form = (C, b, M, e)
-    base = _base(C, b, M, size, reach)
-    folded = (np.zeros((R + 1, n)), np.zeros(R + 1), np.zeros((R + 1, U)), np.zeros(R + 1), np.zeros(R + 1), np.zeros(R + 1, np.int64))
-    alpha, beta, place = np.zeros(U), np.zeros(U), np.zeros(U, np.int64)
-    state = (alpha, beta, place)
-    lines, partners = np.zeros((U, 6)), np.zeros((U, 2), np.int64)
-    coef, acc = np.zeros(U), np.zeros(n)
-    for x in range(N):
-        count = 0
-        worst = -1.0
-        for i in range(n):
-            smear[x, i] = 0.0
-            vertex[x, i] = lo[x, i]
-        for r in range(R):
-            asked = want[x, r]
-            if r >= U:
-                low[x, r - U], high[x, r - U] = -np.inf, np.inf
-                if asked == 0:
-                    continue
-            _fold_row(r, form, partner, size, reach, base, state, folded, count, g)
-            l, u = (zlo[x, r], zhi[x, r]) if r < U else (-np.inf, np.inf)
-            whole = r < U and (l < 0.0 < u or partner[r] >= 0)
-            if whole or asked & 1:
-                l = max(l, _bound_row(r, False, folded, count, lines, partners, lo[x], hi[x], g, coef, acc))
-                if asked & 1 and l < 0.0:
-                    worst = _note(acc, lo[x], hi[x], -l, False, worst, smear[x], vertex[x])
-            if whole or asked & 2:
-                u = min(u, _bound_row(r, True, folded, count, lines, partners, lo[x], hi[x], g, coef, acc))
-                if asked & 2 and u > 0.0:
-                    worst = _note(acc, lo[x], hi[x], u, True, worst, smear[x], vertex[x])
-            if r >= U:
-                low[x, r - U], high[x, r - U] = l, u
+    folded, state, (lines, partners), (coef, acc) = work
+    alpha, beta, place = state
+    partner = form[4]
+    n = len(lo)
+    g = roundings(U, n)
+    count = 0
+    worst = -1.0
+    for i in range(n):
+        smear[i] = 0.0
+        vertex[i] = lo[i]
+    for r in range(R):
+        asked = want[r]
+        if r >= U:
+            low[r - U], high[r - U] = -np.inf, np.inf
+            if asked == 0:
                 continue
-            zlo[x, r], zhi[x, r] = l, u
-            place[r], alpha[r], beta[r] = -1, 0.0, 0.0
-            p = partner[r]
-            if p < 0:
-                if l >= 0.0:
-                    alpha[r] = 1.0
-                elif u > 0.0:
-                    lines[count, 0], lines[count, 3], lines[count, 5] = _relu_lines(l, u)
-                    lines[count, 1], lines[count, 2], lines[count, 4] = 0.0, 0.0, 0.0
-                    partners[count, 0], partners[count, 1] = r, r
-                    place[r] = count
-                    count += 1
-                continue
-            pl, pu = zlo[x, p], zhi[x, p]
-            sl, su = _sum_range(r, p, l, u, pl, pu, R, folded, count, lines, partners, lo[x], hi[x], g, coef, acc)
-            if (pl >= 0.0 or pu <= 0.0) and (sl >= 0.0 or su <= 0.0):
-                alpha[r] = 1.0 if sl >= 0.0 else 0.0
-                beta[r] = alpha[r] - (1.0 if pl >= 0.0 else 0.0)
-            else:
-                _difference_lines(pl, pu, l, u, sl, su, lines[count])
-                partners[count, 0], partners[count, 1] = r, p
+        fold_row(r, U, form, state, folded, count, g)
+        l, u = (zlo[r], zhi[r]) if r < U else (-np.inf, np.inf)
+        whole = r < U and (l < 0.0 < u or partner[r] >= 0)
+        if whole or asked & 1:
+            l = max(l, _bound_row(r, False, folded, count, lines, partners, lo, hi, g, coef, acc))
+            if asked & 1 and l < 0.0:
+                worst = _note(acc, lo, hi, -l, False, worst, smear, vertex)
+        if whole or asked & 2:
+            u = min(u, _bound_row(r, True, folded, count, lines, partners, lo, hi, g, coef, acc))
+            if asked & 2 and u > 0.0:
+                worst = _note(acc, lo, hi, u, True, worst, smear, vertex)
+        if r >= U:
+            low[r - U], high[r - U] = l, u
+            continue
+        zlo[r], zhi[r] = l, u
+        place[r], alpha[r], beta[r] = -1, 0.0, 0.0
+        p = partner[r]
+        if p < 0:
+            if l >= 0.0:
+                alpha[r] = 1.0
+            elif u > 0.0:
+                lines[count, 0], lines[count, 3], lines[count, 5] = _relu_lines(l, u)
+                lines[count, 1], lines[count, 2], lines[count, 4] = 0.0, 0.0, 0.0
+                partners[count, 0], partners[count, 1] = r, r
                 place[r] = count
                 count += 1
-
-
-@numba.njit(cache=True)
-def fold_rows(C, b, M, e, partner, size, reach, zlo, zhi, kept):  # type: ignore[no-untyped-def]
-    """The condensed form inside one sub-box: variables that are not `kept` (U,) are stable there and become their rows.
-
-    zlo, zhi: (U,) bounds of the variables' rows in the sub-box. Returns (C, b, M over the kept variables, e) of all R rows.
-    """
-    R, U = M.shape
-    n = C.shape[1]
-    g = (8.0 * U + n + 32.0) * 2.0**-53 * 1.01
-    base = _base(C, b, M, size, reach)
-    folded = (np.zeros((R, n)), np.zeros(R), np.zeros((R, U)), np.zeros(R), np.zeros(R), np.zeros(R, np.int64))
-    alpha, beta, place = np.zeros(U), np.zeros(U), np.full(U, -1)
-    count = 0
-    for r in range(R):
-        _fold_row(r, (C, b, M, e), partner, size, reach, base, (alpha, beta, place), folded, count, g)
-        if r >= U:
             continue
-        if kept[r]:
+        pl, pu = zlo[p], zhi[p]
+        pair = len(folded[1]) - 1
+        sl, su = _sum_range(r, p, l, u, pl, pu, pair, folded, count, lines, partners, lo, hi, g, coef, acc)
+        if (pl >= 0.0 or pu <= 0.0) and (sl >= 0.0 or su <= 0.0):
+            alpha[r] = 1.0 if sl >= 0.0 else 0.0
+            beta[r] = alpha[r] - (1.0 if pl >= 0.0 else 0.0)
+        else:
+            _difference_lines(pl, pu, l, u, sl, su, lines[count])
+            partners[count, 0], partners[count, 1] = r, p
             place[r] = count
             count += 1
-        elif partner[r] < 0:
-            alpha[r] = 1.0 if zlo[r] >= 0.0 else 0.0
-        else:
+    return count
+
+
+@numba.njit(cache=True)
+def bound_boxes(R, U, form, lo, hi, zlo, zhi, want, low, high, smear, vertex):  # type: ignore[no-untyped-def]
+    """`bound_box` for N sub-boxes: every array argument has a leading axis N."""
+    work = scratch(R, U, lo.shape[1])
+    for x in range(len(lo)):
+        bound_box(R, U, form, lo[x], hi[x], zlo[x], zhi[x], want[x], low[x], high[x], smear[x], vertex[x], work)
+
+
+@numba.njit(cache=True)
+def magnitudes(R, U, C, b, M, size, reach, base):  # type: ignore[no-untyped-def]
+    """Write the sum of absolute terms of each of R rows to `base`."""
+    for r in range(R):
+        total = abs(b[r])
+        for i in range(len(reach)):
+            total += abs(C[r, i]) * reach[i]
+        for j in range(U):
+            total += abs(M[r, j]) * size[j]
+        base[r] = total
+
+
+@numba.njit(cache=True)
+def keep_unstable(U, partner, zlo, zhi, kept):  # type: ignore[no-untyped-def]
+    """Mark the variables that must stay variables where their rows lie in [zlo, zhi]; returns how many."""
+    for r in range(U):
+        p = partner[r]
+        stable = zlo[r] >= 0.0 or zhi[r] <= 0.0
+        if p >= 0:
+            low, high = zlo[p] + zlo[r], zhi[p] + zhi[r]
+            slack = 4.0 * _EPS * (abs(low) + abs(high)) + _TINY
+            stable = (zlo[p] >= 0.0 or zhi[p] <= 0.0) and (low > slack or high < -slack)
+        kept[r] = not stable
+    count = 0
+    for r in range(U):
+        if kept[r] and partner[r] >= 0:
+            kept[partner[r]] = True
+    for r in range(U):
+        count += kept[r]
+    return count
+
+
+@numba.njit(cache=True)
+def fold_rows(R, U, form, zlo, zhi, kept, work):  # type: ignore[no-untyped-def]
+    """Fold R rows inside one sub-box: variables not `kept` (U,) are stable there, by zlo, zhi. The result is in work[0]."""
+    folded, state, _, _ = work
+    alpha, beta, place = state
+    partner = form[4]
+    g = roundings(U, len(form[6]))
+    count = 0
+    for r in range(R):
+        fold_row(r, U, form, state, folded, count, g)
+        if r < U:
+            place[r], alpha[r], beta[r] = -1, 0.0, 0.0
             p = partner[r]
-            alpha[r] = 1.0 if zlo[p] + zlo[r] > 0.0 else 0.0
-            beta[r] = alpha[r] - (1.0 if zlo[p] >= 0.0 else 0.0)
-    return folded[0], folded[1], folded[2][:, :count].copy(), folded[3]
+            if kept[r]:
+                place[r] = count
+                count += 1
+            elif p < 0:
+                alpha[r] = 1.0 if zlo[r] >= 0.0 else 0.0
+            else:
+                alpha[r] = 1.0 if zlo[p] + zlo[r] > 0.0 else 0.0
+                beta[r] = alpha[r] - (1.0 if zlo[p] >= 0.0 else 0.0)
+    return count
 
 
 @numba.njit(cache=True)
-def _base(C, b, M, size, reach):  # type: ignore[no-untyped-def]
-    """(R,) the sum of absolute terms of every row."""
-    base = np.abs(b)
-    for r in range(len(b)):
-        for i in range(C.shape[1]):
-            base[r] += abs(C[r, i]) * reach[i]
-        for j in range(M.shape[1]):
-            base[r] += abs(M[r, j]) * size[j]
-    return base
+def evaluate_point(R, U, form, point, out, v):  # type: ignore[no-untyped-def]
+    """All rows at one point (n,), in plain float64, into out (R,); v (U,) is scratch."""
+    C, b, M, partner = form[0], form[1], form[2], form[4]
+    for r in range(R):
+        total = b[r]
+        for i in range(len(point)):
+            total += C[r, i] * point[i]
+        for j in range(min(r, U)):
+            total += M[r, j] * v[j]
+        out[r] = total
+        if r < U:
+            p = partner[r]
+            v[r] = max(total, 0.0) if p < 0 else max(out[p] + total, 0.0) - max(out[p], 0.0)
 
 
 @numba.njit(cache=True)
-def evaluate_rows(C, b, M, partner, points):  # type: ignore[no-untyped-def]
-    """All rows of the condensed form at points (m, n), in plain float64, as (m, R)."""
-    m, n = points.shape
-    R, U = M.shape
-    out = np.zeros((m, R))
-    v = np.zeros(U)
-    for x in range(m):
-        for r in range(R):
-            total = b[r]
-            for i in range(n):
-                total += C[r, i] * points[x, i]
-            for j in range(min(r, U)):
-                total += M[r, j] * v[j]
-            out[x, r] = total
-            if r < U:
-                p = partner[r]
-                v[r] = max(total, 0.0) if p < 0 else max(out[x, p] + total, 0.0) - max(out[x, p], 0.0)
+def evaluate_rows(R, U, form, points):  # type: ignore[no-untyped-def]
+    """All rows at points (m, n), in plain float64, as (m, R)."""
+    out, v = np.zeros((len(points), R)), np.zeros(U)
+    for x in range(len(points)):
+        evaluate_point(R, U, form, points[x], out[x], v)
     return out

@@ -1,0 +1,237 @@
+"""The compiled depth-first search over sub-boxes: bisect, bound, close, refute, fold again.
+
+The search keeps a stack of sub-boxes. Where few of the variables are still unstable, the condensed form is folded once
+more inside the sub-box, and the sub-boxes below use that smaller form; one form per fold level is alive at a time.
+All state lives in arrays, so that Python can call in slices and look at the clock in between.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from redy.bounds.kernel import bound_box, evaluate_point, fold_rows, keep_unstable, magnitudes, scratch
+
+FOLDS = 12
+DEPTH = 120
+_FOLD_FROM, _FOLD_SHARE = 8, 0.75
+
+ALIVE, ASIDE, REFUTED = 0, 1, 2
+TOP, BOXES, NODES = 0, 1, 2
+
+
+@numba.njit(cache=True)
+def descend(forms, counts, stack, clauses, status, spent, witness, found, cap, budget, counters):  # type: ignore[no-untyped-def]
+    """Work on the stack until it is empty or `budget` sub-boxes in all have been bounded.
+
+    Args:
+        forms: (C, b, M, e, partner, size, reach, base, names, doubt), each with a leading axis of FOLDS forms.
+        counts: (FOLDS, 2) rows and variables of each form.
+        stack: (lo, hi, zlo, zhi, open, level, depth), each with a leading axis of stack places.
+        clauses: (rows (Q, W) as names, sides (Q, W): 1 LOWER, 2 UPPER, 0 unused).
+        status: (Q,) ALIVE, ASIDE or REFUTED; spent: (Q,) sub-boxes in which each clause stayed open.
+        witness: (Q, n) receives the refuting points.
+        found: (lower, upper (root variables,), range (2, root rows), tree): bounds over all leaves, values met, cuts.
+        cap: a clause open in more sub-boxes is set aside.
+        counters: [top of stack, sub-boxes bounded, tree nodes written].
+    """
+    C, b, M, e, partner, size, reach, base, names, doubt = forms
+    lo, hi, zlo, zhi, open_, level, depth = stack
+    lower, upper, seen, tree = found
+    n, U0, R0, Q = lo.shape[1], M.shape[2], C.shape[1], len(status)
+    work = scratch(R0, U0, n)
+    want, low, high = np.zeros(R0, np.int8), np.zeros(R0), np.zeros(R0)
+    smear, vertex, middle = np.zeros(n), np.zeros(n), np.zeros(n)
+    values, v, place, kept = np.zeros(R0), np.zeros(U0), np.zeros(R0, np.int64), np.zeros(U0, np.bool_)
+    placed = -1
+    while counters[TOP] > 0 and counters[BOXES] < budget and counters[NODES] < len(tree):
+        counters[TOP] -= 1
+        s = counters[TOP]
+        f = level[s]
+        R, U = counts[f, 0], counts[f, 1]
+        tree[counters[NODES]] = -1
+        counters[NODES] += 1
+        some = False
+        for q in range(Q):
+            open_[s, q] = open_[s, q] and status[q] == ALIVE
+            some = some or open_[s, q]
+        if not some:
+            _keep(U, names[f], zlo[s], zhi[s], lower, upper)
+            continue
+        placed = -1 if placed != f else f
+        if placed < 0:
+            for r in range(R):
+                place[names[f, r]] = r
+        placed = f
+        form = (C[f], b[f], M[f], e[f], partner[f], size[f], reach[f], base[f])
+        _wanted(R, open_[s], clauses, place, want)
+        count = bound_box(R, U, form, lo[s], hi[s], zlo[s], zhi[s], want, low, high, smear, vertex, work)
+        counters[BOXES] += 1
+        for i in range(n):
+            middle[i] = lo[s, i] + (hi[s, i] - lo[s, i]) / 2
+        _close(U, open_[s], clauses, place, zlo[s], zhi[s], low, high)
+        for which in range(2):
+            point = middle if which == 0 else vertex
+            evaluate_point(R, U, form, point, values, v)
+            _refute(R, open_[s], clauses, place, names[f], values, doubt[f], seen, status, witness, point)
+        some = False
+        for q in range(Q):
+            if open_[s, q] and status[q] == ALIVE:
+                spent[q] += 1
+                if spent[q] > cap:
+                    status[q] = ASIDE
+                else:
+                    some = True
+        axis = _axis(lo[s], hi[s], middle, smear) if some and depth[s] < DEPTH else -1
+        if axis < 0:
+            for q in range(Q):
+                if open_[s, q] and status[q] == ALIVE:
+                    status[q] = ASIDE
+            _keep(U, names[f], zlo[s], zhi[s], lower, upper)
+            continue
+        tree[counters[NODES] - 1] = axis
+        if U >= _FOLD_FROM and count <= _FOLD_SHARE * U and f + 1 < FOLDS:
+            _fold(f, forms, counts, lo[s], hi[s], zlo[s], zhi[s], open_[s], clauses, place, kept, lower, upper, work)
+            placed = -1
+            level[s] = f + 1
+        _push(s, axis, middle[axis], stack)
+        counters[TOP] += 2
+
+
+@numba.njit(cache=True)
+def drain(counts, names, stack, found, counters):  # type: ignore[no-untyped-def]
+    """Close every sub-box left on the stack as a leaf (the budget has ended)."""
+    _, _, zlo, zhi, _, level, _ = stack
+    lower, upper, _, tree = found
+    while counters[TOP] > 0:
+        counters[TOP] -= 1
+        s = counters[TOP]
+        _keep(counts[level[s], 1], names[level[s]], zlo[s], zhi[s], lower, upper)
+        if counters[NODES] < len(tree):
+            tree[counters[NODES]] = -1
+            counters[NODES] += 1
+
+
+@numba.njit(cache=True)
+def _keep(U, names, zlo, zhi, lower, upper):  # type: ignore[no-untyped-def]
+    """Widen the root's variable bounds by those of a leaf."""
+    for j in range(U):
+        lower[names[j]] = min(lower[names[j]], zlo[j])
+        upper[names[j]] = max(upper[names[j]], zhi[j])
+
+
+@numba.njit(cache=True)
+def _wanted(R, open_, clauses, place, want):  # type: ignore[no-untyped-def]
+    rows, sides = clauses
+    want[:R] = 0
+    for q in range(len(open_)):
+        if open_[q]:
+            for k in range(rows.shape[1]):
+                if sides[q, k] != 0:
+                    want[place[rows[q, k]]] |= sides[q, k]
+
+
+@numba.njit(cache=True)
+def _close(U, open_, clauses, place, zlo, zhi, low, high):  # type: ignore[no-untyped-def]
+    """A clause is closed here when one of its rows is bounded on the stated side of zero."""
+    rows, sides = clauses
+    for q in range(len(open_)):
+        if not open_[q]:
+            continue
+        for k in range(rows.shape[1]):
+            r = place[rows[q, k]]
+            l, u = (zlo[r], zhi[r]) if r < U else (low[r - U], high[r - U])
+            if (sides[q, k] == 1 and l >= 0.0) or (sides[q, k] == 2 and u <= 0.0):
+                open_[q] = False
+
+
+@numba.njit(cache=True)
+def _refute(R, open_, clauses, place, names, values, doubt, seen, status, witness, point):  # type: ignore[no-untyped-def]
+    """Refute the open clauses all of whose rows have the wrong sign at the point, beyond rounding."""
+    rows, sides = clauses
+    for r in range(R):
+        seen[0, names[r]] = min(seen[0, names[r]], values[r])
+        seen[1, names[r]] = max(seen[1, names[r]], values[r])
+    for q in range(len(open_)):
+        if not open_[q] or status[q] != ALIVE:
+            continue
+        violated = True
+        for k in range(rows.shape[1]):
+            r = place[rows[q, k]]
+            if (sides[q, k] == 1 and values[r] >= -doubt[r]) or (sides[q, k] == 2 and values[r] <= doubt[r]):
+                violated = False
+        if violated:
+            status[q] = REFUTED
+            for i in range(len(point)):
+                witness[q, i] = point[i]
+
+
+@numba.njit(cache=True)
+def _axis(lo, hi, middle, smear):  # type: ignore[no-untyped-def]
+    """The input with the largest share that can still be bisected, or -1."""
+    best, axis = -1.0, -1
+    for i in range(len(lo)):
+        if lo[i] < middle[i] < hi[i] and smear[i] > best:
+            best, axis = smear[i], i
+    return axis
+
+
+@numba.njit(cache=True)
+def _push(s, axis, middle, stack):  # type: ignore[no-untyped-def]
+    """Replace stack place s by the upper half and put the lower half on top of it."""
+    lo, hi, zlo, zhi, open_, level, depth = stack
+    depth[s] += 1
+    for array in (lo, hi, zlo, zhi):
+        array[s + 1] = array[s]
+    open_[s + 1] = open_[s]
+    level[s + 1], depth[s + 1] = level[s], depth[s]
+    hi[s + 1, axis] = middle
+    lo[s, axis] = middle
+
+
+@numba.njit(cache=True)
+def _fold(f, forms, counts, lo, hi, zlo, zhi, open_, clauses, place, kept, lower, upper, work):  # type: ignore[no-untyped-def]
+    """Write form f folded inside the sub-box as form f + 1; zlo, zhi are renumbered to its variables."""
+    C, b, M, e, partner, size, reach, base, names, doubt = forms
+    R, U = counts[f, 0], counts[f, 1]
+    rows, sides = clauses
+    form = (C[f], b[f], M[f], e[f], partner[f], size[f], reach[f], base[f])
+    kept_count = keep_unstable(U, partner[f], zlo, zhi, kept)
+    fold_rows(R, U, form, zlo, zhi, kept, work)
+    FC, Fb, FM, Ferr = work[0][0], work[0][1], work[0][2], work[0][3]
+    needed = np.zeros(R, np.bool_)
+    for q in range(len(open_)):
+        if open_[q]:
+            for k in range(rows.shape[1]):
+                if sides[q, k] != 0:
+                    needed[place[rows[q, k]]] = True
+    new = np.zeros(U, np.int64)
+    g = f + 1
+    out = 0
+    for step in range(2):
+        for r in range(R):
+            variable = r < U and kept[r]
+            if (step == 0 and variable) or (step == 1 and not variable and needed[r]):
+                C[g, out], b[g, out], e[g, out] = FC[r], Fb[r], Ferr[r]
+                for k in range(kept_count):
+                    M[g, out, k] = FM[r, k] if k < work[0][5][r] else 0.0
+                names[g, out] = names[f, r]
+                if variable:
+                    new[r] = out
+                    partner[g, out] = new[partner[f, r]] if partner[f, r] >= 0 else -1
+                out += 1
+    for j in range(U):
+        if not kept[j]:
+            lower[names[f, j]] = min(lower[names[f, j]], zlo[j])
+            upper[names[f, j]] = max(upper[names[f, j]], zhi[j])
+    for j in range(U):
+        if kept[j]:
+            zlo[new[j]], zhi[new[j]] = zlo[j], zhi[j]
+    for j in range(kept_count):
+        size[g, j] = max(0.0, zhi[j]) if partner[g, j] < 0 else max(abs(zlo[j]), abs(zhi[j]))
+    for i in range(len(lo)):
+        reach[g, i] = max(abs(lo[i]), abs(hi[i]))
+    counts[g, 0], counts[g, 1] = out, kept_count
+    magnitudes(out, kept_count, C[g], b[g], M[g], size[g], reach[g], base[g])
+    for r in range(out):
+        doubt[g, r] = 4.0 * (e[g, r] + (8.0 * kept_count + 64.0) * 2.0**-53 * base[g, r])
