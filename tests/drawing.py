@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from exact import dense_network
 from hypothesis import strategies as st
@@ -32,7 +34,7 @@ def random_network(
 ) -> Network:
     """A dense network; `coarse` weights are small multiples of 1/4, so that exact zeros and ties are common."""
     layers: list[tuple[Array, Array]] = []
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+    for inputs, outputs in itertools.pairwise(sizes):
         if coarse:
             layers.append((rng.integers(-4, 5, (outputs, inputs)) / 4, rng.integers(-4, 5, outputs) / 4))
         else:

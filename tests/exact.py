@@ -121,7 +121,7 @@ def exact_ranges(
 
 
 def _split(cell: list[tuple[Fraction, Fraction]], heights: list[Fraction]) -> list[list[tuple[Fraction, Fraction]]]:
-    """The parts of a convex polygon where a linear height is >= 0 and <= 0 (Sutherland and Hodgman), degenerate ones left out."""
+    """The parts of a convex polygon where a linear height is >= 0 and <= 0 (Sutherland and Hodgman)."""
     if all(h >= 0 for h in heights) or all(h <= 0 for h in heights):
         return [cell]
     parts: list[list[tuple[Fraction, Fraction]]] = [[], []]

@@ -77,7 +77,9 @@ def _telescope(layers: int, power: int) -> Hostile:
 
 
 HOSTILE: list[Hostile] = [
-    _case("sliver of 2^-24 behind a weight of 2^20", [(1.0, 2.0**-24 - 1), (2.0**20, -(2.0**-5))], [("y1", 0), ("y2", 0)]),
+    _case(
+        "sliver of 2^-24 behind a weight of 2^20", [(1.0, 2.0**-24 - 1), (2.0**20, -(2.0**-5))], [("y1", 0), ("y2", 0)]
+    ),
     _case("1e-14 then 1e14", [(1e-14, 0.0), (1e14, -0.5)], [("y1", 0), ("y2", 0)]),
     _case("pre-activation at most 9.5e-7", [(1.0, 2.0**-20 - 1), (2.0**20, -0.5)], [("y1", 0), ("y2", 0)]),
     _absorption(54),
@@ -88,16 +90,34 @@ HOSTILE: list[Hostile] = [
     _telescope(40, 20),
     _case("subnormal weight", [(5e-324, 0.0)], [("y1", 0)]),
     _case(
-        "product underflows", [(1e-200, 0.0), (1e-200, 0.0), (1e300, 0.0), (1e300, -1.0)], [("y1", 0), ("y4", 0)],
+        "product underflows",
+        [(1e-200, 0.0), (1e-200, 0.0), (1e300, 0.0), (1e300, -1.0)],
+        [("y1", 0), ("y4", 0)],
     ),
     _case("overflow", [(1e200, 0.0), (1e200, -1.0)], [("y1", 0), ("y2", 0)]),
     _case(
-        "one ulp of box", [(1.0, -1.0), (2.0**53, -1.0)], [("y2", 0)], lower=(1.0,), upper=(1.0 + 2.0**-52,),
+        "one ulp of box",
+        [(1.0, -1.0), (2.0**53, -1.0)],
+        [("y2", 0)],
+        lower=(1.0,),
+        upper=(1.0 + 2.0**-52,),
         points=((1,), (1 + Fraction(1, 2**52),)),
     ),
-    _case("negative by one bit", [(np.array([[1.0, 1.0]]), -(2.0**-80))], [("y1", 0)], lower=(-1.0, 1.0), upper=(-1.0 + 2.0**-52, 1.0),
-          points=((-1, 1), (-1 + Fraction(1, 2**52), 1))),
+    _case(
+        "negative by one bit",
+        [(np.array([[1.0, 1.0]]), -(2.0**-80))],
+        [("y1", 0)],
+        lower=(-1.0, 1.0),
+        upper=(-1.0 + 2.0**-52, 1.0),
+        points=((-1, 1), (-1 + Fraction(1, 2**52), 1)),
+    ),
     _case("clip of 1e-12", [(1.0, 0.0), (1e12, -0.5)], [("y1", 0), ("y2", 0)], function=clip(0.0, 1e-12)),
     _case("leaky slope 1e-12", [(1.0, 0.0), (-1e12, -0.5)], [("y1", 0), ("y2", 0)], function=leaky_relu(1e-12)),
-    _case("absolute of 1e-13", [(1e-13, 0.0), (1e13, -0.5)], [("y1", 0), ("y2", 0)], points=((-1,), (0.01,), (1,)), function=absolute()),
-]  # fmt: skip
+    _case(
+        "absolute of 1e-13",
+        [(1e-13, 0.0), (1e13, -0.5)],
+        [("y1", 0), ("y2", 0)],
+        points=((-1,), (0.01,), (1,)),
+        function=absolute(),
+    ),
+]

@@ -123,7 +123,8 @@ def _outcome(gp: ModuleType, model: gurobipy.Model, program: Program, seconds: f
         gp.GRB.MEM_LIMIT: "limit",
     }
     status = codes.get(model.Status, "trouble")
-    point = np.array(model.getAttr("X")) if model.SolCount else None
+    # A row with two ends makes Gurobi append a variable of its own.
+    point = np.array(model.getAttr("X")[: program.variables]) if model.SolCount else None
     bound, multipliers = np.inf, None
     if program.is_linear:
         if status == "optimal":
