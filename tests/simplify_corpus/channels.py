@@ -100,7 +100,8 @@ def linear_rule(
         reads = np.repeat(wanted, len(source.value) // groups)
         source.kept |= reads & needs
         if carriers and spatial:
-            source.kept |= reads & carrying(source, padded)
+            carry = source.constant if groups > 1 and padded else carrying(source, padded)
+            source.kept |= reads & carry
 
     return rule
 
