@@ -58,6 +58,8 @@ class Layer(Protocol):
 
     def input_facts(self, node: ir.Node, a: Analysis) -> Facts: ...
 
+    def reached(self, outputs: Mask) -> Mask: ...
+
     def response(self, node: ir.Node, graph: Graph, facts: Facts, channels: Mask) -> MapTable | None: ...
 
 
@@ -85,7 +87,9 @@ def choose(layer: Layer, node: ir.Node, a: Analysis, facts: Facts, constants: Ma
 def absorb(layer: Layer, node: ir.Node, t: Take, live: Mask) -> None:
     """Move the constants of the dropped input channels of a convolution into its bias, a map, or its carrier."""
     facts = layer.input_facts(node, t.a)
-    going = facts.known.ravel() & ~live & ~facts.zero().ravel()
+    y = node.outputs[0]
+    outputs = (t.a.needs[y] & ~t.a.absorbed(y)).ravel()
+    going = facts.known.ravel() & ~live & ~facts.zero().ravel() & layer.reached(outputs)
     if not going.any():
         return
     carrier = t.a.carriers.get(node)

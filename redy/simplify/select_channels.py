@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from redy.simplify.analysis import Analysis
 from redy.simplify.facts import Facts
@@ -28,35 +29,49 @@ _MULTIPLY_ADDS_PER_COPY = 16
 class Selector(Flow):
     """A Gather along axis 1 that may leave out channels its input keeps."""
 
+    def index(self, node: ir.Node, graph: Graph) -> NDArray[np.int64]:
+        """Which channel of the input each channel of the output is."""
+        index = graph.constant(node.inputs[1])
+        assert index is not None
+        return index.astype(np.int64)
+
     def layout(self, node: ir.Node, a: Analysis) -> None:
         x, y = node.inputs[0], node.outputs[0]
         assert x is not None
         a.only_along(x, [1])
-        shape = dims(y)
-        assert shape is not None and isinstance(shape[1], int)
-        a.fresh(y, 1, shape[1])
+        a.fresh(y, 1, len(self.index(node, a.graph)))
 
     def forward(self, node: ir.Node, a: Analysis) -> None:
         x, y = node.inputs[0], node.outputs[0]
         assert x is not None
         facts = a.facts[x].over([1])
-        if facts.known.shape == a.atoms[y].shape:
-            a.facts[y] = Facts.of(facts.known, facts.table, facts.axes)
+        if facts.known.shape[1] > 1:
+            index = self.index(node, a.graph)
+            a.facts[y] = Facts.of(facts.known.take(index, axis=1), facts.table.take(index, axis=1), facts.axes)
 
     def backward(self, node: ir.Node, a: Analysis) -> None:
-        y = node.outputs[0]
+        """What stays in the output must be in the input, also where it is a constant: a Gather absorbs nothing."""
+        x, y = node.inputs[0], node.outputs[0]
+        assert x is not None
         live = a.alive[a.atoms[y]]
-        if live.any():
-            a.demand(node.inputs[0], live, strict=True)
-        else:
-            a.demand(node.inputs[0], a.needs[y] & ~a.absorbed(y))
+        wanted = live | (a.needs[y] & ~a.absorbed(y))
+        shape = a.needs[x].shape
+        if shape[1] == 1:
+            a.demand(x, wanted, strict=True)
+            return
+        there = np.zeros(shape, dtype=bool)
+        there[:, self.index(node, a.graph)[wanted.ravel()]] = True
+        a.demand(x, there, strict=True)
 
     def take(self, node: ir.Node, t: Take) -> None:
         x, y = node.inputs[0], node.outputs[0]
         assert x is not None
-        wanted, there = t.live(y, 1), t.live(x, 1)
-        number = renumber(there) if there.size == wanted.size else np.arange(wanted.size)
-        index = number[wanted].astype(np.int64)
+        index = self.index(node, t.graph)
+        there = t.live(x, 1)
+        if t.a.atoms[x].size > 1:
+            index = np.where(there[index], renumber(there)[index], -1)
+        index = index[t.live(y, 1)] if len(index) > 1 else index
+        assert (index >= 0).all(), "a selected channel was dropped"
         node.replace_input_with(1, t.graph.add_constant("selected", index, ir.DataType.INT64))
 
 
