@@ -23,8 +23,10 @@ from redy.simplify.fold_constants import fold_constants
 from redy.simplify.fold_shapes import fold_shapes, fuse_shuffles
 from redy.simplify.fuse_batchnorm import fuse_batchnorm
 from redy.simplify.graph import Graph, dims
+from redy.simplify.merge_padding import merge_padding
 from redy.simplify.residual import expand_residuals
 from redy.simplify.select_channels import Selector, settle_selectors, try_selectors
+from redy.simplify.split_gates import split_gates
 from redy.simplify.steps import Steps
 from redy.simplify.straighten import ChannelFinding, straighten
 
@@ -121,18 +123,26 @@ def _rewrite(
     fold_shapes(graph)
     fuse_batchnorm(graph, steps.allow)
     fuse_shuffles(graph)
+    merge_padding(graph, steps.allow)
     changed = bool(steps.applied)
-    for _ in range(MAX_ROUNDS):
-        progress = _round(graph, findings, steps, constants)
-        progress += fuse_batchnorm(graph, steps.allow)
-        if not progress:
-            break
+
+    def analyse() -> Analysis:
+        return Analysis(graph, _flow_of, _facts(graph, findings))
+
+    def rounds() -> bool:
+        for number in range(MAX_ROUNDS):
+            progress = _round(graph, findings, steps, constants)
+            if not progress + fuse_batchnorm(graph, steps.allow):
+                return number > 0
+        return True
+
+    changed |= rounds()
+    if split_gates(graph, analyse(), steps.allow):
         changed = True
-    if try_selectors(graph, lambda: Analysis(graph, _flow_of, _facts(graph, findings)), steps.allow):
+        rounds()
+    if try_selectors(graph, analyse, steps.allow):
         changed = True
-        for _ in range(MAX_ROUNDS):
-            if not _round(graph, findings, steps, constants) + fuse_batchnorm(graph, steps.allow):
-                break
+        rounds()
     settle_selectors(graph)
     if residual != "union":
         changed |= expand_residuals(graph, residual, steps.allow) > 0

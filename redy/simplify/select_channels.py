@@ -78,18 +78,19 @@ class Selector(Flow):
 def try_selectors(graph: Graph, analyse: Callable[[], Analysis], allow: Callable[[str, str], bool]) -> int:
     """Insert selectors that pay; returns how many. Their channels are dropped by the next `drop_channels`."""
     a = analyse()
+    settled = set(graph.selectors)
     for node in a.nodes:
         x = node.inputs[0] if node.inputs else None
         shape = dims(x)
         if x is None or graph.is_constant(x) or shape is None or len(shape) < 2 or not isinstance(shape[1], int):
             continue
         if node not in graph.selectors and _may_pay(node, x, a) and shape[1] > 1:
-            _insert(graph, node, x, shape[1])
-    if not graph.selectors:
+            insert_selector(graph, node)
+    if graph.selectors == settled:
         return 0
     trial = analyse()
     kept = 0
-    for selector in list(graph.selectors):
+    for selector in [s for s in graph.selectors if s not in settled]:
         if _pays(selector, trial) and allow("select_channels", selector.outputs[0].name or ""):
             kept += 1
         else:
@@ -139,12 +140,16 @@ def _shared(x: ir.Value, a: Analysis) -> bool:
     return a.graph.sole_reader(x) is None or producer is None or producer.op_type in ("Add", "Concat", "Sum")
 
 
-def _insert(graph: Graph, node: ir.Node, x: ir.Value, channels: int) -> None:
-    index = graph.add_constant("selected", np.arange(channels), ir.DataType.INT64)
+def insert_selector(graph: Graph, node: ir.Node, position: int = 0) -> None:
+    """Put a selector of all channels in front of one input of a node."""
+    x = node.inputs[position]
+    shape = dims(x)
+    assert x is not None and shape is not None and isinstance(shape[1], int)
+    index = graph.add_constant("selected", np.arange(shape[1]), ir.DataType.INT64)
     y = graph.add_node(
-        "Gather", [x, index], node, stem=f"{x.name}_selected", shape=dims(x), dtype=x.dtype, attributes={"axis": 1}
+        "Gather", [x, index], node, stem=f"{x.name}_selected", shape=shape, dtype=x.dtype, attributes={"axis": 1}
     )
-    node.replace_input_with(0, y)
+    node.replace_input_with(position, y)
     producer = y.producer()
     assert producer is not None
     graph.selectors.add(producer)

@@ -45,18 +45,16 @@ class Convolution(Flow):
 
     @property
     def depthwise(self) -> bool:
-        return self.groups > 1 and self.groups == self.inputs
+        return 1 < self.groups == self.inputs == self.outputs
 
     def layout(self, node: ir.Node, a: Analysis) -> None:
         x, y = node.inputs[0], node.outputs[0]
         assert x is not None
         atoms = a.only_along(x, [1])
         if self.depthwise and atoms.size == self.inputs:
-            a.atoms[y] = np.repeat(atoms, self.outputs // self.groups, axis=1)
+            a.atoms[y] = atoms
             return
         a.fresh(y, 1, self.outputs)
-        if self.groups > 1 and atoms.size != self.inputs:
-            a.pin(y)
         for value in node.inputs[1:]:
             a.pin(value)
 
@@ -155,15 +153,18 @@ class Convolution(Flow):
         live_in, live_out = a.live(x, 1), a.live(y, 1)
         labels_in = a.only_along_labels(x, 1)
         labels_out = a.atoms[y].ravel()
-        if labels_in.size != self.inputs:
+        if self.groups == 1 and labels_in.size == self.inputs and live_out.any() and not live_in.any():
+            a.revive(labels_in[:1])
+        if self.groups == 1 or not live_out.any():
             return
-        if self.groups == 1 or self.depthwise:
-            if live_out.any() and not live_in.any():
-                a.revive(labels_in[:1])
-            return
-        ins, outs = live_in.reshape(self.groups, -1), live_out.reshape(self.groups, -1)
-        group = ins.any(axis=1) | outs.any(axis=1)
-        _equalise(a, ins, labels_in.reshape(self.groups, -1), group)
+        outs = live_out.reshape(self.groups, -1)
+        group = outs.any(axis=1)
+        if labels_in.size == self.inputs:
+            ins = live_in.reshape(self.groups, -1)
+            group |= ins.any(axis=1)
+            _equalise(a, ins, labels_in.reshape(self.groups, -1), group)
+        else:
+            group[:] = True
         _equalise(a, outs, labels_out.reshape(self.groups, -1), group)
 
     # --- rewriting -----------------------------------------------------------------------------------------------
