@@ -1,0 +1,230 @@
+"""Reading an ONNX file into a `Network`.
+
+Names: every node of the network is named after the ONNX tensor that it computes; nodes without a tensor of their own
+(the parts of one ONNX node) get a made-up name that no tensor of the file has. So the `name` of an `Activate` node is
+the name of the tensor that the activation writes in the file, and findings can be carried back to the graph by it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, inliner, numpy_helper
+
+from redy.errors import InputError
+from redy.formats.reading import activations, arithmetic, dense, movement, spatial
+from redy.formats.reading.foreign import carry
+from redy.formats.reading.graph import READERS, SYMBOLIC_BATCH, Graph, Op, Refused, Tensor, Value, label
+from redy.formats.reading.reference import run_node
+from redy.model import Network, Node, Port
+from redy.model.compose import elide_identities, inline
+from redy.model.operators import Shape, identity
+
+FAMILIES = (activations, arithmetic, dense, movement, spatial)
+"""The modules that register readers when they are imported."""
+
+_FLOATS = {TensorProto.FLOAT: "float32", TensorProto.DOUBLE: "float64", TensorProto.FLOAT16: "float16",
+           TensorProto.BFLOAT16: "bfloat16"}  # fmt: skip
+
+
+def read_network(source: str | os.PathLike[str] | ModelProto) -> Network:
+    """The network that an ONNX file (or a loaded model) describes, in float64.
+
+    Raises:
+        InputError: the file is not a readable ONNX model with one floating-point input whose shape is known except
+            for the batch, or a weight is NaN or infinite; the text names the file and the place.
+    """
+    where = "the model" if isinstance(source, ModelProto) else str(source)
+    folder = "" if isinstance(source, ModelProto) else str(Path(source).parent)
+    model = source if isinstance(source, ModelProto) else _load(Path(source))
+    try:
+        return _read(model, folder)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    except Refused as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _load(path: Path) -> ModelProto:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    if not data:
+        raise InputError(f"{path}: the file is empty; expected an ONNX model")
+    try:
+        model = onnx.load_model_from_string(data)
+    except DecodeError as error:
+        raise InputError(f"{path}: not an ONNX model, or cut short") from error
+    if not model.HasField("graph") or not model.graph.output:
+        raise InputError(f"{path}: not an ONNX model, or cut short (it has no graph with an output)")
+    return model
+
+
+def _read(model: ModelProto, folder: str) -> Network:
+    if model.functions:
+        model = inliner.inline_local_functions(model)
+    initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+    inputs = [info for info in model.graph.input if info.name not in initializers]
+    if len(inputs) != 1:
+        names = ", ".join(info.name for info in inputs) or "none"
+        raise InputError(f"the network must have one input, found {len(inputs)} ({names})")
+    if not model.graph.output:
+        raise InputError("the network has no output")
+    port, batches = _input_port(inputs[0])
+    constants: dict[str, Tensor] = {name: _constant(tensor, folder) for name, tensor in initializers.items()}
+    constants |= {t.values.name: _dense_of_sparse(t) for t in model.graph.sparse_initializer}
+    first: Exception | None = None
+    for batch in batches:
+        try:
+            return _at_batch(model, port, constants, batch)
+        except (Refused, InputError) as error:
+            first = first or error
+    raise first if first is not None else InputError("the network cannot be read")
+
+
+def _input_port(info: ValueInfoProto) -> tuple[Port, tuple[int, ...]]:
+    """The input port, and the batch sizes at which to try reading."""
+    kind = info.type.tensor_type
+    if kind.elem_type not in _FLOATS:
+        names = helper.tensor_dtype_to_string(kind.elem_type) if kind.elem_type else "no tensor"
+        raise InputError(f"input {info.name!r} must be floating-point, it is {names}")
+    if not kind.HasField("shape"):
+        raise InputError(f"input {info.name!r} has no shape; export the network with a fixed input shape")
+    sizes = [d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in kind.shape.dim]
+    for axis, size in enumerate(sizes[1:], start=1):
+        if not isinstance(size, int) or size < 1:
+            raise InputError(
+                f"input {info.name!r} has no fixed size along axis {axis} ({size or '?'}); only the batch may be open"
+            )
+    dtype = _FLOATS[kind.elem_type]
+    inner: Shape = tuple(int(size) for size in sizes[1:] if isinstance(size, int))
+    if sizes and (not isinstance(sizes[0], int) or sizes[0] <= 0):
+        return Port(info.name, inner, dtype, sizes[0] if isinstance(sizes[0], str) else "batch"), (SYMBOLIC_BATCH, 1)
+    if len(sizes) > 1 and sizes[0] == 1:
+        return Port(info.name, inner, dtype, 1), (1,)
+    whole = (int(sizes[0]), *inner) if sizes and isinstance(sizes[0], int) else inner
+    return Port(info.name, whole, dtype, None), (1,)
+
+
+def _constant(tensor: TensorProto, folder: str) -> np.ndarray:
+    try:
+        return np.asarray(numpy_helper.to_array(tensor, folder))
+    except Exception as error:
+        raise InputError(f"weight {tensor.name!r} cannot be read ({error})") from error
+
+
+def _dense_of_sparse(tensor: onnx.SparseTensorProto) -> np.ndarray:
+    values, places = numpy_helper.to_array(tensor.values), numpy_helper.to_array(tensor.indices)
+    result = np.zeros(tuple(tensor.dims), dtype=values.dtype)
+    if places.ndim == 1:
+        result.ravel()[places] = values
+    else:
+        result[tuple(places.T)] = values
+    return result
+
+
+def _at_batch(model: ModelProto, port: Port, constants: Mapping[str, Tensor], batch: int) -> Network:
+    opsets = {entry.domain if entry.domain != "ai.onnx" else "": entry.version for entry in model.opset_import}
+    opsets.setdefault("", 1)
+    graph = Graph(batch, opsets)
+    graph.tensors.update(constants)
+    graph.tensors[port.name] = Value(port.name, port.shape, port.batch is not None)
+    graph.reserved = {port.name, *constants} | {str(name) for node in model.graph.node for name in node.output}
+    weight_dtype = _weight_dtype(port, constants)
+    for node in model.graph.node:
+        outputs = _read_node(graph, node, weight_dtype)
+        for name, tensor in zip(node.output, outputs, strict=False):
+            if name:
+                graph.tensors[str(name)] = tensor
+    outputs = [_output(graph, info, port) for info in model.graph.output]
+    return _finish(graph, port, tuple(outputs), weight_dtype)
+
+
+def _weight_dtype(port: Port, constants: Mapping[str, Tensor]) -> str:
+    """The widest of the weights' types; bfloat16, which numpy lacks, counts as float32."""
+    kinds = {str(tensor.dtype) for tensor in constants.values() if isinstance(tensor, np.ndarray) and tensor.ndim}
+    found = next((kind for kind in ("float64", "float32", "float16") if kind in kinds), port.dtype)
+    return "float32" if found == "bfloat16" or "bfloat16" in kinds else found
+
+
+def _read_node(graph: Graph, node: NodeProto, dtype: str) -> list[Tensor]:
+    inputs: list[Tensor] = []
+    for name in node.input:
+        if name and name not in graph.tensors:
+            raise InputError(f"{label(node)}: reads {name!r}, which is not defined before it")
+        inputs.append(graph.tensors[name] if name else None)
+    op = Op(node, inputs, graph.opsets.get("", 1))
+    graph.own = {str(name) for name in node.output if name}
+    if node.op_type == "Constant" or (not any(isinstance(t, Value) for t in inputs) and not _has_subgraph(node)):
+        return list(run_node(node, inputs, graph.opsets))
+    if node.op_type in {"Shape", "Size"}:
+        stand_in = np.empty(graph.full_shape(inputs[0]), dtype=np.int8)
+        return list(run_node(node, [stand_in], graph.opsets))
+    reader = READERS.get(node.op_type) if node.domain in {"", "ai.onnx"} else None
+    before = len(graph.nodes)
+    try:
+        if reader is None:
+            raise Refused("no reader")
+        return reader(graph, op)
+    except (Refused, ValueError, IndexError, TypeError):
+        del graph.nodes[before:]
+        graph.own = {str(name) for name in node.output if name}
+        return carry(graph, op, "float32" if dtype == "float16" else dtype)
+
+
+def _has_subgraph(node: NodeProto) -> bool:
+    return any(entry.type in {onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS} for entry in node.attribute)
+
+
+def _output(graph: Graph, info: ValueInfoProto, port: Port) -> Port:
+    """The output port; the node it names gets the output's name."""
+    if info.name not in graph.tensors:
+        raise InputError(f"output {info.name!r} is computed by no node")
+    tensor = graph.tensors[info.name]
+    graph.own = {str(info.name)}
+    if isinstance(tensor, np.ndarray):
+        batched = tensor.ndim > 0 and tensor.shape[0] == graph.batch
+        sample = graph.sample(tensor, tensor.shape, batched=batched)
+        floating = np.asarray(sample).astype(np.float64)
+        tensor = graph.affine(info.name, [], floating, batched=batched)
+    if not isinstance(tensor, Value):
+        raise InputError(f"output {info.name!r} is not a tensor")
+    if tensor.name != info.name:
+        tensor = graph.affine(info.name, [(tensor, identity(tensor.shape))], None, batched=tensor.batched)
+    kind = info.type.tensor_type
+    dtype = _FLOATS.get(kind.elem_type)
+    if dtype is None:
+        dtype = str(helper.tensor_dtype_to_np_dtype(kind.elem_type)) if kind.elem_type else port.dtype
+    batch: int | str | None = None
+    if tensor.batched:
+        dims = kind.shape.dim
+        named = dims[0].dim_param if dims and dims[0].HasField("dim_param") else ""
+        batch = 1 if port.batch in {1, None} else named or port.batch
+    return Port(info.name, tensor.shape, dtype, batch)
+
+
+def _finish(graph: Graph, port: Port, outputs: tuple[Port, ...], dtype: str) -> Network:
+    """Dead nodes dropped, chains of affine arithmetic joined where that is exact."""
+    keep = {output.name for output in outputs}
+    nodes = _live(graph.nodes, keep)
+    for _ in range(2):
+        nodes = elide_identities(inline(nodes, keep), keep)
+    return Network(port, nodes, outputs, opset=graph.opsets[""], weight_dtype=dtype)
+
+
+def _live(nodes: list[Node] | tuple[Node, ...], keep: set[str]) -> tuple[Node, ...]:
+    needed, kept = set(keep), []
+    for node in reversed(nodes):
+        if node.name in needed:
+            needed.update(node.sources)
+            kept.append(node)
+    return tuple(reversed(kept))
+
+
+__all__ = ["read_network"]

@@ -1,0 +1,1 @@
+"""One module for each family of ONNX operators; each registers its readers with `@reads`."""

@@ -1,0 +1,98 @@
+"""Sums, scalings, products and normalisations."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from redy.formats.reading.graph import Graph, Op, Refused, Tensor, Value, reads
+from redy.model import Array, Operator, Product, Scale, Shape, identity
+
+
+@reads("Add", "Sum", "Sub")
+def read_sum(graph: Graph, op: Op) -> list[Tensor]:
+    """z = a + b (+ ...) or a - b, with numpy broadcasting."""
+    full = np.broadcast_shapes(*(graph.full_shape(tensor) for tensor in op.inputs))
+    batched = _batched(op)
+    shape = full[1:] if batched else full
+    bias, terms = np.zeros(shape), []
+    for place, tensor in enumerate(op.inputs):
+        sign = -1.0 if op.kind == "Sub" and place == 1 else 1.0
+        if isinstance(tensor, Value):
+            terms.append(_signed(graph, op, tensor, full, sign))
+        else:
+            bias = bias + sign * graph.sample(op.weights(place), full, batched=batched)
+    return [graph.affine(op.output, terms, bias, batched=batched)]
+
+
+def _batched(op: Op) -> bool:
+    return any(isinstance(tensor, Value) and tensor.batched for tensor in op.inputs)
+
+
+def _signed(graph: Graph, op: Op, value: Value, full: Shape, sign: float) -> tuple[Value, Operator]:
+    """The value, broadcast and multiplied by `sign`, as a term."""
+    value = broadcast(graph, op, value, full)
+    return value, identity(value.shape) if sign > 0 else Scale(np.full(value.shape, sign))
+
+
+def broadcast(graph: Graph, op: Op, value: Value, full: Shape) -> Value:
+    """The value broadcast to the full shape, by a node of its own where that changes it."""
+    if graph.full_shape(value) == full:
+        return value
+    if value.batched and len(full) != len(value.shape) + 1:
+        raise Refused("the batch axis does not come first after broadcasting")
+    shape = full[1:] if _batched(op) else full
+    if not value.batched and len(value.shape) > len(shape):
+        value = graph.as_batched(value, op.output)
+    ids = np.arange(int(np.prod(value.shape, dtype=np.int64))).reshape(value.shape)
+    return graph.moved(value, np.broadcast_to(ids, shape), name=f"{op.output}.broadcast", batched=_batched(op))
+
+
+@reads("Mul", "Div")
+def read_product(graph: Graph, op: Op) -> list[Tensor]:
+    """A constant factor or divisor is a diagonal; the product of two values is a gate."""
+    left, right = op.inputs
+    full = np.broadcast_shapes(graph.full_shape(left), graph.full_shape(right))
+    batched = _batched(op)
+    if isinstance(left, Value) and isinstance(right, Value):
+        if op.kind == "Div":
+            raise Refused("a value divided by a value")
+        a, b = broadcast(graph, op, left, full), broadcast(graph, op, right, full)
+        return [graph.add(Product(op.output, a.name, b.name, a.shape), batched=batched)]
+    if isinstance(left, Value):
+        value, factor = left, graph.sample(op.weights(1), full, batched=batched)
+        if op.kind == "Div":
+            if not factor.all():
+                raise Refused("a division by zero")
+            factor = op.finite(1.0 / factor)
+    else:
+        if op.kind == "Div":
+            raise Refused("a constant divided by a value")
+        value, factor = op.value(1), graph.sample(op.weights(0), full, batched=batched)
+    value = broadcast(graph, op, value, full)
+    return [graph.affine(op.output, [(value, Scale(np.broadcast_to(factor, value.shape)))], None, batched=batched)]
+
+
+@reads("Neg")
+def read_negation(graph: Graph, op: Op) -> list[Tensor]:
+    """z = -x."""
+    value = op.value()
+    return [graph.affine(op.output, [(value, Scale(np.full(value.shape, -1.0)))], None, batched=value.batched)]
+
+
+@reads("BatchNormalization")
+def read_batch_normalization(graph: Graph, op: Op) -> list[Tensor]:
+    """z = (x - mean) / sqrt(var + epsilon) * scale + bias per channel, in float64, with the stored statistics."""
+    op.only_first_output()
+    if op.attribute("training_mode", 0):
+        raise Refused("batch normalization in training mode")
+    value = graph.as_batched(op.value(), op.output)
+    scale, bias, mean, variance = (op.weights(place) for place in range(1, 5))
+    deviation = np.sqrt(variance + op.attribute("epsilon", 1e-5))
+    factor = op.finite(scale / deviation)
+    return [_per_channel(graph, op, value, factor, bias - factor * mean)]
+
+
+def _per_channel(graph: Graph, op: Op, value: Value, factor: Array, bias: Array) -> Value:
+    column = (-1, *(1,) * (len(value.shape) - 1))
+    full = np.broadcast_to(factor.reshape(column), value.shape)
+    return graph.affine(op.output, [(value, Scale(full))], bias.reshape(column), batched=True)

@@ -1,0 +1,124 @@
+"""ONNX nodes that are carried as they are and evaluated by the reference implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from redy.errors import InputError
+from redy.formats.reading.graph import Graph, Op, Tensor, Value, label
+from redy.model import Array, Foreign
+
+
+def carry(graph: Graph, op: Op, dtype: str) -> list[Tensor]:
+    """Every output of the node as a `Foreign` value; `dtype` is the type in which the file computes.
+
+    Raises:
+        InputError: the node cannot be evaluated, or it mixes the samples of a batch.
+    """
+    captured = sorted(_captured(op.node) - set(op.node.input))
+    names = [str(name) for name in op.node.input if name] + captured
+    tensors = {str(name): tensor for name, tensor in zip(op.node.input, op.inputs, strict=True) if name}
+    tensors |= {name: graph.tensors[name] for name in captured if name in graph.tensors}
+    values = {name: tensor for name in dict.fromkeys(names) if isinstance(tensor := tensors.get(name), Value)}
+    rng = np.random.default_rng(0)
+    probe = {name: rng.random(graph.full_shape(value)).astype(dtype) for name, value in values.items()}
+    constants = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, np.ndarray)}
+    payload = _payload(op.node, list(values), constants, graph.opsets, dtype)
+    run = _evaluator(op, payload)
+    outputs = run(probe)
+    results: list[Tensor] = []
+    for place, (name, found) in enumerate(zip((str(n) for n in op.node.output if n), outputs, strict=True)):
+        batched = found.ndim > 0 and found.shape[0] == graph.batch
+        if graph.batch > 1 and not batched:
+            raise InputError(f"{label(op.node)}: its output {name!r} has no batch axis, but the network's input has one")
+        shape = found.shape[1:] if batched else found.shape
+        function = _function(run, list(values.items()), place, dtype, one_by_one=graph.batch == 1, batched=batched)
+        operator = f"{op.node.domain}::{op.kind}" if op.node.domain else op.kind
+        node = Foreign(
+            graph.claim(name), tuple(v.name for v in values.values()), shape, operator, payload, function, place
+        )
+        results.append(graph.add(node, batched=batched))
+    found_names = iter(results)
+    return [next(found_names) if name else None for name in op.node.output]
+
+
+def _payload(
+    node: NodeProto, values: list[str], constants: Mapping[str, np.ndarray], opsets: Mapping[str, int], dtype: str
+) -> bytes:
+    """The node as a model of its own: its values are the inputs, its constants the initializers."""
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    body = helper.make_graph(
+        [node],
+        "node",
+        [helper.make_tensor_value_info(name, kind, None) for name in values],
+        [helper.make_empty_tensor_value_info(name) for name in node.output if name],
+        [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in constants.items()],
+    )
+    imports = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+    return bytes(helper.make_model(body, opset_imports=imports).SerializeToString(deterministic=True))
+
+
+def _evaluator(op: Op, payload: bytes) -> Callable[[dict[str, np.ndarray]], list[np.ndarray]]:
+    cached: list[ReferenceEvaluator] = []
+
+    def run(inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        try:
+            if not cached:
+                cached.append(ReferenceEvaluator(ModelProto.FromString(payload)))
+            with np.errstate(all="ignore"):
+                return [np.asarray(found) for found in cached[0].run(None, inputs)]
+        except Exception as error:  # The reference implementation raises many kinds of errors.
+            text = " ".join(str(error).split())[:200]
+            raise InputError(f"{label(op.node)}: cannot be evaluated ({text})") from error
+
+    return run
+
+
+def _function(
+    run: Callable[[dict[str, np.ndarray]], list[np.ndarray]],
+    values: list[tuple[str, Value]],
+    place: int,
+    dtype: str,
+    *,
+    one_by_one: bool,
+    batched: bool,
+) -> Callable[..., Array]:
+    """Evaluates the node on (n, ...) values: all at once where the file allows it, else sample by sample."""
+
+    def evaluate(*arrays: Array) -> Array:
+        cast = [np.asarray(array).astype(dtype) for array in arrays]
+        if not one_by_one:
+            return run({name: array for (name, _), array in zip(values, cast, strict=True)})[place].astype(np.float64)
+        rows = []
+        for sample in range(len(cast[0])):
+            inputs = {
+                name: array[sample : sample + 1] if value.batched else array[sample]
+                for (name, value), array in zip(values, cast, strict=True)
+            }
+            found = run(inputs)[place]
+            rows.append(found[0] if batched else found)
+        return np.stack(rows).astype(np.float64)
+
+    return evaluate
+
+
+def _captured(node: NodeProto) -> set[str]:
+    """Names from outside that the node's subgraphs read."""
+    found: set[str] = set()
+    for attribute in node.attribute:
+        for body in [attribute.g, *attribute.graphs] if attribute.type in {5, 10} else []:
+            found |= _free(body)
+    return found
+
+
+def _free(body: GraphProto) -> set[str]:
+    known = {info.name for info in body.input} | {tensor.name for tensor in body.initializer}
+    free: set[str] = set()
+    for node in body.node:
+        free |= ({name for name in node.input if name} | _captured(node)) - known
+        known |= set(node.output)
+    return free | {info.name for info in body.output if info.name not in known}
