@@ -7,6 +7,7 @@ Every criterion is a step with one signature: it gets the problem and what is kn
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -308,8 +309,19 @@ def _error(problem: Problem, known: Known, small: Network, shrunk: Shrunk) -> Ma
     if shrunk.refusal is not None:
         return {port.name: np.zeros(port.shape) for port in problem.network.outputs}
     bounds = known.bounds or linear_bounds(problem.network, problem.box, leave_unsupported=True)
-    found = deviation(shrunk.lined, small, shrunk.units, shrunk.merges, problem.box, bounds.intervals)
+    errors = line_errors(problem.network, known.findings)
+    found = deviation(shrunk.lined, small, shrunk.units, shrunk.merges, problem.box, bounds.intervals, errors)
     if isinstance(found, Refusal):
         known.notes.append(found.reason)
         return None
     return found
+
+
+def line_errors(network: Network, findings: list[Finding]) -> dict[str, Array]:
+    """Per activation with a line that is not exact: the error of every unit's line (flattened)."""
+    errors: dict[str, Array] = {}
+    for finding in findings:
+        if finding.error:
+            size = math.prod(network.shapes[finding.unit.node])
+            errors.setdefault(finding.unit.node, np.zeros(size))[finding.unit.index] = finding.error
+    return errors

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 
@@ -21,7 +20,7 @@ def network_digest(network: Network) -> str:
     return hasher.hexdigest()
 
 
-def _parts(value: Any) -> Iterator[bytes]:
+def _parts(value: object) -> Iterator[bytes]:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         yield type(value).__name__.encode()
         for field in dataclasses.fields(value):

@@ -40,8 +40,8 @@ class PhaseSettings:
     """How phases are searched.
 
     Attributes:
-        engine: "linear", "branch" (linear, then branching), "milp" (the published pipeline, which trusts the solver), or
-            "auto" (linear, branching where inputs are few, then the solver for what is left, its answers re-derived).
+        engine: "linear", "branch" (linear, then branching), "milp" (the published pipeline, which trusts the solver),
+            or "auto" (linear, branching where inputs are few, then the solver for what is left, answers re-derived).
         solver: which solver.
         trust: count a solver's dual bound although redy did not re-derive it.
         budget: sub-boxes that branching may bound.
@@ -174,10 +174,11 @@ class _Search:
         proved = 0
         for unit, element in found.elements.items():
             known = self.proofs[unit.node]
-            if isinstance(element.verdict, Proved) and element.piece >= 0 and unit.index not in known:
-                if not element.verdict.proof.trusted or trust:
-                    known[unit.index] = element.piece, element.verdict.proof
-                    proved += 1
+            if not isinstance(element.verdict, Proved) or element.piece < 0 or unit.index in known:
+                continue
+            if trust or not element.verdict.proof.trusted:
+                known[unit.index] = element.piece, element.verdict.proof
+                proved += 1
         self.bounds = self.bounds.tighten(found.bounds) if trust or not found.bounds.trusted else self.bounds
         self._see(found.witnesses)
         self._note("milp", begin, proved, questions=found.questions, solver=self.settings.solver)

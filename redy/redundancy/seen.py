@@ -1,7 +1,7 @@
 r"""What concrete points show: the smallest and largest pre-activation of every unit, sure in spite of rounding.
 
-A point ends the question whether a unit is in one phase only if the float64 evaluation cannot be wrong about the side of
-the breakpoint. With e the bound on the rounding of z that follows from
+A point ends the question whether a unit is in one phase only if the float64 evaluation cannot be wrong about the side
+of the breakpoint. With e the bound on the rounding of z that follows from
 
     e_z = sum_s |W_s| e_s + gamma_n (sum_s |W_s| max|x_s| + |b|),     e_y = L e_z + 8 u (max|y| + L max|z|),
 
@@ -21,7 +21,7 @@ CHUNK = 8192
 """Points traced at once."""
 
 Seen = Mapping[str, tuple[Array, Array]]
-"""Activation -> (a value >= the smallest z, a value <= the largest z) over the points in real arithmetic, of its shape."""
+"""Activation -> (at least the smallest z, at most the largest z) over the points in real arithmetic, of its shape."""
 
 
 def sample_points(box: Box, count: int, corners: int, seed: int) -> Array:

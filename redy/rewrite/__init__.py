@@ -1,4 +1,4 @@
-"""Rewriting: network -> network, or a refusal that gives its reason. Rests on findings, never on the search for them."""
+"""Rewriting: network -> network, or a refusal with its reason. Rests on findings, never on the search for them."""
 
 from redy.rewrite.dense import Refusal
 from redy.rewrite.deviation import deviation

@@ -63,7 +63,7 @@ def _constant_units(node: Activate, source: Constant | None) -> Constant:
     values = intercept.copy()
     if source is not None:
         fixed, at = source
-        # A unit whose line was proved for the box keeps that line: the value of its own function may differ by rounding.
+        # A line that was proved for the box stays: it may differ by rounding from the function at the bias.
         values = np.where(fixed & ~constant, function(at[None])[0], values)
         constant = constant | fixed
     return constant, values

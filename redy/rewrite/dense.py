@@ -2,7 +2,7 @@
 
 A value is *free* if redy may choose its shape and drop its elements: an `Affine` whose terms are full matrices (or
 gathers and scales between vectors), or an `Activate` on such a node, that is not an output and is read by free nodes or
-outputs only. Everything else (the input, outputs, convolutions, whatever they read) keeps its shape and all its elements.
+outputs only. Everything else (the input, outputs, convolutions, whatever they read) keeps its shape and elements.
 """
 
 from __future__ import annotations
@@ -70,9 +70,10 @@ def free_values(network: Network) -> frozenset[str]:
         affine = node.name in dense
         activation = isinstance(node, Activate) and node.source in dense
         readers = network.readers[node.name]
-        if (affine or activation) and node.name not in pinned:
-            if all(reader.name in dense or (affine and isinstance(reader, Activate)) for reader in readers):
-                free.add(node.name)
+        if not (affine or activation) or node.name in pinned:
+            continue
+        if all(reader.name in dense or (affine and isinstance(reader, Activate)) for reader in readers):
+            free.add(node.name)
     # A pre-activation is free only with its activation: otherwise the activation needs all of it, in its shape.
     return frozenset(
         name

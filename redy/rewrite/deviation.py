@@ -3,14 +3,15 @@ r"""How far the written network can be from the original, in real arithmetic: fo
 Every value of either network is an affine form of *atoms*: the input, whatever is carried through, and the units u that
 stand in the written network, with value y_u in the original and y'_u in the written one:
 
-    z_i  = o_i  + sum_u M_iu  y_u   +- r_i       (the original, lines in place of removed units)
+    z_i  = o_i  + sum_u M_iu  y_u   +- r_i       (the original; a removed unit is its line, up to the line's error)
     z'_i = o'_i + sum_u M'_iu y'_u  +- r'_i      (the written network)
 
 r is what computing the form in float64 can have lost: a product with n terms gives at most gamma_n |W| s, where s is
 the sum of the absolute terms (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). With |y_u| <= m_u,
 |y_u - y'_u| <= e_u and f_i of Lipschitz constant L_i, from the front to the back
 
-    |z_i - z'_i| <= sum_u |M_iu - M'_iu| m_u + sum_u |M'_iu| e_u + |o_i - o'_i| + r_i + r'_i,     e_i = L_i |z_i - z'_i|.
+    |z_i - z'_i| <= sum_u |M_iu - M'_iu| m_u + sum_u |M'_iu| e_u + |o_i - o'_i| + r_i + r'_i,
+    e_i = L_i |z_i - z'_i|.
 
 The bounds m come from outside (numbers); the result is sound if they are. It grows with the absolute weights, so it is
 looser than what the difference engine proves, but it costs no search.
@@ -36,7 +37,7 @@ SLACK = 1 + 2.0**-30
 """Covers the rounding of the bound itself: every sum of positive terms below has fewer than 2^20 of them."""
 
 Ranges = Mapping[str, tuple[Array, Array]]
-"""Activation -> lower and upper bounds of its pre-activation in the original with lines in place, of its shape."""
+"""Activation -> lower and upper bounds of its pre-activation in the original, of its shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +113,9 @@ def deviation(
     merges: tuple[Merge, ...],
     box: Box,
     ranges: Ranges,
+    line_errors: Mapping[str, Array] | None = None,
 ) -> dict[str, Array] | Refusal:
-    """A bound on |lined - written| for every output (its shape), for all inputs of the box, in real arithmetic.
+    """A bound on |original - written| for every output (its shape), for all inputs of the box, in real arithmetic.
 
     Args:
         lined: the original with lines in place (`Shrunk.lined`).
@@ -121,7 +123,8 @@ def deviation(
         units: for every activation of `written`, which units of `lined` stand in it.
         merges: units of `lined` that went into a parallel one.
         box: the inputs.
-        ranges: sound bounds of the pre-activations of `lined` on the box.
+        ranges: sound bounds of the pre-activations of the original on the box.
+        line_errors: activation -> per unit the largest |function - line| over its range (`Finding.error`); 0 if missing.
 
     Refused, with the reason, where a value cannot be followed (an output behind a node that is not piecewise linear).
     """
@@ -129,7 +132,8 @@ def deviation(
     changed = [name for name in _carried(written) if written.by_name[name] is not lined.by_name.get(name)]
     if changed:
         return Refusal(f"{changed[0]}: was rewritten outside the dense part")
-    exact = _original(lined, units, merges, {lined.input.name: reach}, ranges)
+    walk = _Walk(lined, {lined.input.name: reach})
+    exact = _original(walk, units, merges, ranges, line_errors or {})
     if isinstance(exact, Refusal):
         return exact
     return _compared(exact, written, units)
@@ -146,14 +150,14 @@ def _carried(network: Network) -> list[str]:
 
 
 def _original(
-    lined: Network,
+    walk: _Walk,
     units: Mapping[str, NDArray[np.int64]],
     merges: tuple[Merge, ...],
-    magnitudes: dict[str, Array],
     ranges: Ranges,
+    line_errors: Mapping[str, Array],
 ) -> _Walk | Refusal:
-    walk = _Walk(lined, magnitudes)
-    for node in lined.nodes:
+    magnitudes = walk.magnitudes
+    for node in walk.network.nodes:
         if not isinstance(node, Affine | Activate):
             continue
         follows = walk.follows(node)
@@ -165,10 +169,14 @@ def _original(
             if follows:
                 stays = units.get(node.name, np.zeros(0, dtype=np.int64))
                 magnitudes[node.name] = reached[stays]
-                walk.forms[node.name] = _lined_units(walk, node, stays, merges)
+                form = _lined_units(walk, node, stays, merges)
+                if node.name in line_errors:
+                    removed = ~np.isin(np.arange(form.radius.size), stays)
+                    form.radius[removed] += line_errors[node.name][removed] * SLACK
+                walk.forms[node.name] = form
             elif node.name in walk.carried:
                 magnitudes[node.name], walk.forms[node.name] = reached, None
-    missing = [port.name for port in lined.outputs if port.name not in walk.forms]
+    missing = [port.name for port in walk.network.outputs if port.name not in walk.forms]
     return Refusal(f"{missing[0]}: lies behind a node that redy cannot follow") if missing else walk
 
 
@@ -206,7 +214,9 @@ def _lined_units(walk: _Walk, node: Activate, stays: NDArray[np.int64], merges: 
                 steepest[gone] * (apart + rounding) * SLACK
                 + 2 * UNIT * abs(factor) * walk.magnitudes[node.name][stays == into].sum()
             )
-    return _Form({**blocks, node.name: own}, offset, radius * SLACK)
+    if stays.size:
+        blocks[node.name] = own
+    return _Form(blocks, offset, radius * SLACK)
 
 
 def _compared(exact: _Walk, written: Network, units: Mapping[str, NDArray[np.int64]]) -> dict[str, Array] | Refusal:
@@ -253,7 +263,7 @@ def _apart(
     for name in {**z.blocks, **other.blocks}:
         nothing = np.zeros((rows.size, exact.magnitudes[name].size))
         mine = z.blocks[name][rows] if name in z.blocks else nothing
-        theirs = other.blocks[name] if name in other.blocks else nothing
+        theirs = other.blocks.get(name, nothing)
         total = total + np.abs(theirs) @ errors[name] + np.abs(mine - theirs) @ exact.magnitudes[name]
     # The differences of computed forms are rounded as well.
     return np.asarray((total + 2 * UNIT * (exact.size(z)[rows] + walk.size(other)) + TINY) * SLACK)

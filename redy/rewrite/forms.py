@@ -1,10 +1,10 @@
 r"""Which linear units to keep as units and which to replace by skip connections, by counted cost.
 
 Every layer l with linear units has two forms. *Keep*: they stay units (of the layer's rank), and readers see a block of
-that many columns. *Skip*: they are folded away, z_r = ... + W_r diag(a) W_l (sources of l), so every reader of the layer
-also reads what the layer reads. Which is cheaper depends on the neighbours: skips through several layers add up to
-blocks of each layer with each later one, while one kept narrow layer caps the rank of everything that passes it. So the
-choice is made jointly, by counting
+that many columns. *Skip*: they are folded away, z_r = ... + W_r diag(a) W_l (sources of l), so that every reader of
+the layer also reads what the layer reads. Which is cheaper depends on the neighbours: skips through several layers add
+up to blocks of each layer with each later one, while one kept narrow layer caps the rank of everything that passes it.
+So the choice is made jointly, by counting
 
     cost(choice) = 2 sum over nodes (rows * columns read) + rows      (multiply-adds plus stored numbers),
 

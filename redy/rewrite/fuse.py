@@ -3,8 +3,8 @@ r"""Affine nodes that feed affine nodes become one node, where that is not costl
     z = c + V (b + sum_s W_s x_s)  =  (c + V b) + sum_s (V W_s) x_s
 
 V W_s is the adjoint of W_s applied to the rows of V, so a flatten, a slice or a normalisation in front of a dense layer
-disappears into its matrix. Afterwards every dense affine node is a vector with one matrix per source: the normal form in
-which the other rewrites of this package read a network.
+disappears into its matrix. Afterwards every dense affine node is a vector with one matrix per source: the normal form
+in which the other rewrites of this package read a network.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@ r"""Units with parallel weights become one.
 
 For a positively homogeneous f (its only breakpoint is 0 and f(0) = 0: ReLU, LeakyReLU, Abs) and c > 0,
 
-    w_j = c w_i,  b_j = c b_i   gives   f(z_j) = f(c z_i) = c f(z_i),  so  W[:, i] := W[:, i] + c W[:, j],  W[:, j] := 0.
+    w_j = c w_i,  b_j = c b_i   give  f(z_j) = f(c z_i) = c f(z_i),  so  W[:, i] := W[:, i] + c W[:, j],  W[:, j] := 0.
 
 For any other function the same with c = 1. Candidates are found on scaled rows in floating point and decided by exact
 rational arithmetic on the weights as they are.

@@ -107,13 +107,27 @@ def exposed_name(name: str) -> str:
     return f"{name}_units"
 
 
+def _behind(network: Network, names: set[str]) -> set[str]:
+    """The values that depend on one of the named ones, these not included unless they depend on another."""
+    behind: set[str] = set()
+    for node in network.nodes:
+        if any(source in behind or source in names for source in node.sources):
+            behind.add(node.name)
+    return behind
+
+
 def _stuck(network: Network, findings: Sequence[Finding], origin: Kept) -> Stuck:
-    """The units whose line is the piece of their own function they are stuck in: these may stay as they are."""
+    """The units whose line is the piece of their own function they are stuck in: these may stay as they are.
+
+    Behind a unit that was replaced for another reason than its phase, pre-activations are no longer those for which the
+    phase was proved; there every line stays a line.
+    """
     last = {finding.unit: finding for finding in findings}
+    changed = _behind(network, {unit.node for unit, finding in last.items() if finding.kind != "phase"})
     result: dict[str, tuple[NDArray[np.bool_], PiecewiseLinear]] = {}
     for node in network.activations:
         name = node.name if node.name in origin else exposed_name(node.name)
-        if not is_vector(node.shape) or name not in origin:
+        if not is_vector(node.shape) or name not in origin or node.name in changed:
             continue
         mask = np.zeros(node.shape[-1], dtype=bool)
         mask[[unit.index for unit, f in last.items() if unit.node == node.name and f.kind == "phase"]] = True

@@ -58,3 +58,23 @@ def phase_findings(network: Network, points: np.ndarray) -> list[Finding]:
             piece = pieces[j]
             findings.append(line_finding(node.name, int(j), slopes[piece, j], intercepts[piece, j], "phase"))
     return findings
+
+
+def layer(rows: int, columns: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Weights and bias of one layer."""
+    rng = np.random.default_rng([seed, rows, columns])
+    return rng.normal(size=(rows, columns)).astype(np.float32), rng.normal(size=rows).astype(np.float32)
+
+
+def network_of(*layers: tuple[np.ndarray, np.ndarray]) -> Network:
+    """A ReLU network z0 -> a0 -> z1 -> a1 ... -> y from (weight, bias) pairs."""
+    nodes: list[Affine | Activate] = []
+    previous = "x"
+    for k, (weight, bias) in enumerate(layers):
+        last = k == len(layers) - 1
+        name = "y" if last else f"z{k}"
+        nodes.append(Affine(name, (Term(previous, Dense.of(weight)),), bias))
+        if not last:
+            nodes.append(Activate(f"a{k}", name, relu(), bias.shape))
+            previous = f"a{k}"
+    return Network(Port("x", (layers[0][0].shape[1],)), tuple(nodes), (Port("y", layers[-1][1].shape),))
