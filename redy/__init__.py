@@ -1,45 +1,53 @@
-"""Proves which neurons of an ONNX network are not needed on an input box, and writes the smaller network.
+"""redy proves which neurons of an ONNX network are not needed on a box of inputs, and writes the smaller network.
 
-The names below are imported when they are first used, so that `import redy` is quick.
+The names of the public interface are imported when they are first used, so that `import redy` costs little.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
-
-from redy.version import __version__
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from redy.formats.onnx_read import read_network
-    from redy.formats.onnx_write import write_network
-    from redy.model import Box, Network
+    from redy.errors import CheckFailed as CheckFailed
+    from redy.errors import InputError as InputError
+    from redy.errors import RedyError as RedyError
+    from redy.errors import Unsupported as Unsupported
+    from redy.formats.boxes import read_box as read_box
+    from redy.formats.boxes import read_boxes as read_boxes
+    from redy.formats.onnx_read import read_network as read_network
+    from redy.formats.onnx_write import write_network as write_network
+    from redy.model.box import Box as Box
+    from redy.model.network import Network as Network
+    from redy.reduction import Reduction as Reduction
+    from redy.reduction import reduce as reduce
+    from redy.version import __version__ as __version__
 
 _HOMES = {
-    "Box": "redy.model",
-    "Family": "redy.slicing",
-    "Network": "redy.model",
+    "Box": "redy.model.box",
+    "CheckFailed": "redy.errors",
+    "InputError": "redy.errors",
+    "Network": "redy.model.network",
+    "RedyError": "redy.errors",
     "Reduction": "redy.reduction",
+    "Unsupported": "redy.errors",
+    "__version__": "redy.version",
     "read_box": "redy.formats.boxes",
+    "read_boxes": "redy.formats.boxes",
     "read_network": "redy.formats.onnx_read",
     "reduce": "redy.reduction",
     "write_network": "redy.formats.onnx_write",
 }
+"""Public name -> the module that defines it."""
 
-__all__ = ["Box", "Network", "__version__", "read_network", "write_network"]
+__all__ = list(_HOMES)
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module's attributes have no common type
-    home = _HOMES.get(name)
-    if home is None:
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
         raise AttributeError(f"module 'redy' has no attribute {name!r}")
-    try:
-        found = getattr(importlib.import_module(home), name)
-    except ModuleNotFoundError as error:
-        raise AttributeError(f"redy.{name} is not available: {error}") from error
-    globals()[name] = found
-    return found
+    return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted(_HOMES)
