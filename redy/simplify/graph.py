@@ -24,10 +24,11 @@ _FIRST_IR_WITH_OVERRIDABLE_INITIALIZERS = 4
 class Graph:
     """A model being rewritten in place; values and nodes are those of `onnx_ir`."""
 
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, *, maps: bool = True) -> None:
         self.model = model
         self.graph = model.graph
         self.declared = {value.name for node in self.graph for value in node.outputs if value.shape is not None}
+        self.maps = maps  # whether constants may become maps, see propagate_constants
         self.selectors: set[ir.Node] = set()  # see select_channels
         self.opset = next((v for d, v in self.graph.opset_imports.items() if d in STANDARD_DOMAINS), 0)
         self._names = {value.name for value in self._values()}

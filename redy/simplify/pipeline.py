@@ -65,7 +65,6 @@ class Simplified:
 
     model: onnx.ModelProto
     report: Report
-    ir_model: ir.Model | None = None
 
 
 def simplify(
@@ -104,15 +103,15 @@ def simplify(
         raise CheckFailed(f"{deviation.text}; the rewrite that did it: {culprit}; nothing was written")
     report = copy.copy(simplified.report)
     object.__setattr__(report, "deviation", deviation)
-    return Simplified(simplified.model, report, simplified.ir_model)
+    return Simplified(simplified.model, report)
 
 
 def _rewrite(
-    model: onnx.ModelProto, residual: str, findings: Mapping[str, ChannelFinding], limit: int | None
+    model: onnx.ModelProto, residual: str, findings: Mapping[str, ChannelFinding], limit: int | None, *, maps: bool = True
 ) -> tuple[Simplified, Steps]:
     steps = Steps(limit)
     try:
-        graph = Graph(ir.from_proto(model))
+        graph = Graph(ir.from_proto(model), maps=maps)
     except Exception as error:  # whatever the reader cannot represent is left alone
         raise InputError(f"the model cannot be read ({error})") from error
     before = count(graph)
@@ -153,12 +152,26 @@ def _rewrite(
     graph.remove_unread_initializers(unread)
     after = count(graph)
     report = Report(layers, before, after, sum(constants.values()), steps.counts())
+    if after.parameters > before.parameters and maps:
+        return _rewrite(model, residual, findings, limit, maps=False)
     if after.parameters > before.parameters and not findings:
         refused = [f"parameters would grow from {before.parameters} to {after.parameters}"]
         untouched = [LayerChange(c.name, c.op, c.before, c.before) for c in layers]
         return Simplified(model, Report(untouched, before, before, 0, {}, refused=refused)), steps
     graph.forget_inferred_shapes()
-    return Simplified(ir.to_proto(graph.model), report, graph.model), steps
+    return Simplified(_to_proto(graph, model), report), steps
+
+
+def _to_proto(graph: Graph, original: onnx.ModelProto) -> onnx.ModelProto:
+    """The rewritten model, its inputs and outputs declared just as they were."""
+    proto = ir.to_proto(graph.model)
+    declared = {value.name: value for value in original.graph.input}
+    for value in proto.graph.input:
+        if value.name in declared:
+            value.CopyFrom(declared[value.name])
+    del proto.graph.output[:]
+    proto.graph.output.extend(original.graph.output)
+    return proto
 
 
 def _round(graph: Graph, findings: Mapping[str, ChannelFinding], steps: Steps, constants: dict[str, int]) -> int:

@@ -112,8 +112,8 @@ def absorb(layer: Layer, node: ir.Node, t: Take, live: Mask) -> None:
 
 
 def _expressible(response: MapTable, graph: Graph) -> bool:
-    """Whether the opset has what the map needs at run time (Range, for axes of dynamic length)."""
-    return graph.opset >= 11 or not any(isinstance(axis, Near) for axis in response.axes)
+    """Whether maps are wanted, and the opset has what they need at run time (Range, for axes of dynamic length)."""
+    return graph.maps and (graph.opset >= 11 or not any(isinstance(axis, Near) for axis in response.axes))
 
 
 def _first(mask: Mask) -> Mask:
