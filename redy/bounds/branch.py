@@ -3,7 +3,7 @@
 A question is a `Clause`: at every point of the box at least one of its rows has the stated sign. "Unit i is active",
 "this linear form of the outputs is non-negative" and "the winner is kept" are clauses. The search bisects the box
 depth first (`descent`); a clause is closed in a sub-box when one of its rows is bounded there on the right side, refuted
-when a concrete point violates all its rows, and *set aside* when it stays open in more than `cap` sub-boxes: such a
+when a concrete point violates all its rows, and *set aside* when more than `cap` units of work went into sub-boxes where it stays open: such a
 clause returns later, in a smaller condensed form (iterative deepening, see `phases`).
 """
 
@@ -22,8 +22,10 @@ from redy.bounds.kernel import bound_boxes, evaluate_rows, magnitudes
 from redy.model import Array
 
 LOWER, UPPER = 1, 2
-_SLICE = 4096
-"""Sub-boxes between two looks at the clock."""
+_SLICE = 20_000_000
+"""Work between two looks at the clock."""
+_NODES = 2_000_000
+"""Sub-boxes that one search may record."""
 
 _Cell = tuple[Array, Array, Array, Array]
 
@@ -105,6 +107,7 @@ class Found:
         row_range: (2, count) the smallest and largest value each row took at the points evaluated.
         tree: in pre-order, the input at which each sub-box was bisected in the middle, -1 for a leaf (int16).
         boxes: how many sub-boxes were bounded.
+        work: units of work done (see `descent`), a measure of cost that does not depend on the machine.
     """
 
     proved: list[int]
@@ -115,6 +118,7 @@ class Found:
     row_range: Array
     tree: NDArray[np.int16]
     boxes: int
+    work: int
 
 
 class Search:
@@ -129,7 +133,7 @@ class Search:
                 self.clauses[0][c, k], self.clauses[1][c, k] = row, side
 
     def run(self) -> Found:
-        """Search until every clause is proved, refuted or set aside, or the budget of sub-boxes (or time) is spent."""
+        """Search until every clause is proved, refuted or set aside, or the budget of work (or time) is spent."""
         rows, clauses = self.rows, len(self.clauses[0])
         forms, counts = self._forms()
         stack = self._stack(clauses)
@@ -137,12 +141,12 @@ class Search:
         witness = np.zeros((clauses, rows.lower.shape[1]))
         lower, upper = np.full(rows.variables, np.inf), np.full(rows.variables, -np.inf)
         span = np.full(rows.count, np.inf)
-        found = (lower, upper, np.stack([span, -span]), np.full(2 * self.budget + 2 * descent.DEPTH, -1, dtype=np.int16))
-        counters = np.array([1, 0, 0], dtype=np.int64)
-        while counters[descent.TOP] > 0 and counters[descent.BOXES] < self.budget:
+        found = (lower, upper, np.stack([span, -span]), np.empty(min(_NODES, self.budget // 50 + 1000), dtype=np.int16))
+        counters = np.array([1, 0, 0, 0], dtype=np.int64)
+        while counters[descent.TOP] > 0 and counters[descent.WORK] < self.budget and counters[descent.NODES] < len(found[3]):
             if self.deadline is not None and time.monotonic() > self.deadline:
                 break
-            limit = min(self.budget, int(counters[descent.BOXES]) + _SLICE)
+            limit = min(self.budget, int(counters[descent.WORK]) + _SLICE)
             descent.descend(forms, counts, stack, self.clauses, status, spent, witness, found, self.cap, limit, counters)
         if counters[descent.TOP] > 0:
             status[status == descent.ALIVE] = descent.ASIDE
@@ -156,6 +160,7 @@ class Search:
             row_range=found[2],
             tree=found[3][: counters[descent.NODES]].copy(),
             boxes=int(counters[descent.BOXES]),
+            work=int(counters[descent.WORK]),
         )
 
     def _forms(self) -> tuple[tuple[Array, ...], NDArray[np.int64]]:

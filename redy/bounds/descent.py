@@ -17,23 +17,26 @@ DEPTH = 120
 _FOLD_FROM, _FOLD_SHARE = 8, 0.75
 
 ALIVE, ASIDE, REFUTED = 0, 1, 2
-TOP, BOXES, NODES = 0, 1, 2
+TOP, BOXES, NODES, WORK = 0, 1, 2, 3
 
 
 @numba.njit(cache=True)
 def descend(forms, counts, stack, clauses, status, spent, witness, found, cap, budget, counters):  # type: ignore[no-untyped-def]
-    """Work on the stack until it is empty or `budget` sub-boxes in all have been bounded.
+    """Work on the stack until it is empty or `budget` units of work in all have been done.
+
+    One unit of work is one row times one variable of the form in which a sub-box is bounded: it costs about a nanosecond
+    times the number of inputs, and does not depend on the machine.
 
     Args:
         forms: (C, b, M, e, partner, size, reach, base, names, doubt), each with a leading axis of FOLDS forms.
         counts: (FOLDS, 2) rows and variables of each form.
         stack: (lo, hi, zlo, zhi, open, level, depth), each with a leading axis of stack places.
         clauses: (rows (Q, W) as names, sides (Q, W): 1 LOWER, 2 UPPER, 0 unused).
-        status: (Q,) ALIVE, ASIDE or REFUTED; spent: (Q,) sub-boxes in which each clause stayed open.
+        status: (Q,) ALIVE, ASIDE or REFUTED; spent: (Q,) work done in sub-boxes in which each clause stayed open.
         witness: (Q, n) receives the refuting points.
         found: (lower, upper (root variables,), range (2, root rows), tree): bounds over all leaves, values met, cuts.
-        cap: a clause open in more sub-boxes is set aside.
-        counters: [top of stack, sub-boxes bounded, tree nodes written].
+        cap: a clause on which more work was spent is set aside.
+        counters: [top of stack, sub-boxes bounded, tree nodes written, work done].
     """
     C, b, M, e, partner, size, reach, base, names, doubt = forms
     lo, hi, zlo, zhi, open_, level, depth = stack
@@ -44,7 +47,7 @@ def descend(forms, counts, stack, clauses, status, spent, witness, found, cap, b
     smear, vertex, middle = np.zeros(n), np.zeros(n), np.zeros(n)
     values, v, place, kept = np.zeros(R0), np.zeros(U0), np.zeros(R0, np.int64), np.zeros(U0, np.bool_)
     placed = -1
-    while counters[TOP] > 0 and counters[BOXES] < budget and counters[NODES] < len(tree):
+    while counters[TOP] > 0 and counters[WORK] < budget and counters[NODES] < len(tree):
         counters[TOP] -= 1
         s = counters[TOP]
         f = level[s]
@@ -66,7 +69,9 @@ def descend(forms, counts, stack, clauses, status, spent, witness, found, cap, b
         form = (C[f], b[f], M[f], e[f], partner[f], size[f], reach[f], base[f])
         _wanted(R, open_[s], clauses, place, want)
         count = bound_box(R, U, form, lo[s], hi[s], zlo[s], zhi[s], want, low, high, smear, vertex, work)
+        work_here = (R + 4) * (U + 4 * count + 8)
         counters[BOXES] += 1
+        counters[WORK] += work_here
         for i in range(n):
             middle[i] = lo[s, i] + (hi[s, i] - lo[s, i]) / 2
         _close(U, open_[s], clauses, place, zlo[s], zhi[s], low, high)
@@ -77,7 +82,7 @@ def descend(forms, counts, stack, clauses, status, spent, witness, found, cap, b
         some = False
         for q in range(Q):
             if open_[s, q] and status[q] == ALIVE:
-                spent[q] += 1
+                spent[q] += work_here
                 if spent[q] > cap:
                     status[q] = ASIDE
                 else:

@@ -15,8 +15,8 @@ from redy.bounds.branch import LOWER, UPPER, Clause, Found, Rows, Search
 from redy.bounds.condensed import Walk, condense
 from redy.model import Array, Box, Network, PiecewiseLinear
 
-CAPS = (64, 256, 1024, 4096, 16384)
-"""In how many sub-boxes a question may stay open, per pass; then it is set aside for the next pass."""
+CAPS = (200_000, 1_000_000, 5_000_000, 20_000_000, 80_000_000)
+"""How much work a question may cost per pass (see `descent`); then it is set aside for the next pass."""
 
 Samples = Mapping[str, tuple[Array, Array]]
 
@@ -83,7 +83,7 @@ def phases(
     *,
     known: Mapping[str, tuple[Array, Array]] | None = None,
     seen: Samples | None = None,
-    budget: int = 60_000,
+    budget: int = 300_000_000,
     time_limit: float | None = None,
 ) -> Phases:
     """Bounds of all pre-activations, by branching until every unit is proved stable, seen in two pieces, or given up.
@@ -93,7 +93,7 @@ def phases(
         box: the input box.
         known: sound pre-activation bounds to start from.
         seen: per Activate the smallest and largest pre-activation at points of the box.
-        budget: sub-boxes to bound, at most (deterministic).
+        budget: work, at most (deterministic; see `descent`): 10^9 is a few seconds.
         time_limit: seconds, at most.
 
     Raises:
@@ -103,7 +103,7 @@ def phases(
     ranges = {name: (low.copy(), high.copy()) for name, (low, high) in (seen or {}).items()}
     walk = root_bounds(network, box, known or {})
     result = Phases({}, ranges, [], 0)
-    boxes, passes, complete = 0, result.passes, True
+    boxes, work, passes, complete = 0, 0, result.passes, True
     functions = {node.name: node.function.broadcast_to(node.shape) for node in network.activations}
     for cap, node in itertools.product(CAPS, network.activations):
         questions = _questions(functions, walk, ranges, node.name)
@@ -115,8 +115,8 @@ def phases(
         asked.M = asked.M[:, :first]
         rows = Rows.of(walk.condensed, asked, first=first)
         clauses = [Clause(((first + k, side),)) for k, (_, side) in enumerate(questions)]
-        found = Search(rows, clauses, cap=cap, budget=budget - boxes, deadline=deadline).run()
-        boxes += found.boxes
+        found = Search(rows, clauses, cap=cap, budget=budget - work, deadline=deadline).run()
+        boxes, work = boxes + found.boxes, work + found.work
         _remember(functions, walk, found, [i for i, _ in questions], ranges)
         lower, upper = np.array(walk.condensed.lower), np.array(walk.condensed.upper)
         lower[:first], upper[:first] = found.lower, found.upper
@@ -126,7 +126,7 @@ def phases(
         if found.proved:
             passes.append({"node": node.name, "cap": cap, "boxes": found.boxes, "tree": found.tree, "proved": [questions[c] for c in found.proved]})
             walk = root_bounds(network, box, tightened(network, walk, lower, upper), rounds=1)
-        if boxes >= budget or (deadline is not None and time.monotonic() > deadline):
+        if work >= budget or (deadline is not None and time.monotonic() > deadline):
             complete = False
             break
     undecided = sorted(
