@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -23,11 +23,15 @@ from redy.model import Array, Box, Finding, Network, Proved, Unit
 from redy.model.digest import network_digest
 from redy.redundancy.phase import Engine, PhaseSettings, find_phases
 from redy.redundancy.seen import Seen, sample_points, seen_at
-from redy.rewrite import Refusal, Shrunk, deviation, round_weights, shrink
+from redy.rewrite import Refusal, Shrunk, deviation, is_channel, round_weights, shrink
 
 Preserve = Literal["outputs", "decision", "tolerance"]
 Winner = Literal["max", "min"]
 Progress = Callable[[str], None]
+
+
+CHECKED = 2048
+"""At how many points the reduced network is compared with the original before it is given back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +210,7 @@ def reduce(  # noqa: PLR0913 - the options of the command, with the same words
     known = _searched(problem, timings)
     small, shrunk = _rewritten(problem, known, timings)
     guarantee = _stated(problem, known, small, shrunk)
+    _check_points(problem, small, guarantee)
     timings["total"] = time.perf_counter() - begin
     return Reduction(
         original=network,
@@ -272,15 +277,44 @@ def _rewritten(problem: Problem, known: Known, timings: dict[str, float]) -> tup
     return small, shrunk
 
 
+def _check_points(problem: Problem, small: Network, guarantee: Guarantee) -> None:
+    """What was proved must hold at the points, up to the rounding of float64 evaluation.
+
+    Raises:
+        CheckFailed: it does not.
+    """
+    if problem.options.preserve == "decision":
+        return
+    names = [port.name for port in problem.network.outputs]
+    before, after = (network.trace(problem.points[:CHECKED], names) for network in (problem.network, small))
+    for name in names:
+        scale = 1.0 + float(np.abs(before[name]).max(initial=0.0))
+        bound = 1e-4 * scale if guarantee.error is None else guarantee.error[name] + 1e-9 * scale
+        if problem.options.tolerance is not None:
+            bound = bound + problem.options.tolerance
+        if not (np.abs(before[name] - after[name]) <= bound).all():
+            raise CheckFailed(
+                f"output {name}: the reduced network leaves its guarantee at a point; nothing was written"
+            )
+
+
 def _written(network: Network, findings: tuple[Finding, ...]) -> tuple[Network, Shrunk]:
     """The network with the findings applied, folded and rounded; what could not be rewritten stays as it was."""
-    shrunk = shrink(network, findings)
+    channels = [finding for finding in findings if is_channel(network, finding)]
+    shrunk = shrink(network, [finding for finding in findings if not is_channel(network, finding)])
     if isinstance(shrunk, Refusal):
         raise CheckFailed(shrunk.reason)
     rounded = round_weights(shrunk.network, network.weight_dtype)
     if isinstance(rounded, Refusal):
-        return network, Shrunk.unchanged(network, shrunk.lined, rounded.reason)
-    return rounded, shrunk
+        rounded, shrunk = network, Shrunk.unchanged(network, shrunk.lined, rounded.reason)
+    if not channels:
+        return rounded, shrunk
+    from redy.rewrite.channels import remove_channels  # noqa: PLC0415 - loads onnx, which dense networks do not need
+
+    small = remove_channels(rounded, channels)
+    if isinstance(small, Refusal):
+        return rounded, replace(shrunk, refusal=small.reason)
+    return small, shrunk
 
 
 def _stated(problem: Problem, known: Known, small: Network, shrunk: Shrunk) -> Guarantee:
@@ -306,7 +340,7 @@ def _stated(problem: Problem, known: Known, small: Network, shrunk: Shrunk) -> G
 
 
 def _error(problem: Problem, known: Known, small: Network, shrunk: Shrunk) -> Mapping[str, Array] | None:
-    if shrunk.refusal is not None:
+    if small is problem.network:
         return {port.name: np.zeros(port.shape) for port in problem.network.outputs}
     bounds = known.bounds or linear_bounds(problem.network, problem.box, leave_unsupported=True)
     errors = line_errors(problem.network, known.findings)
@@ -321,7 +355,7 @@ def line_errors(network: Network, findings: list[Finding]) -> dict[str, Array]:
     """Per activation with a line that is not exact: the error of every unit's line (flattened)."""
     errors: dict[str, Array] = {}
     for finding in findings:
-        if finding.error:
+        if finding.error and not is_channel(network, finding):
             size = math.prod(network.shapes[finding.unit.node])
             errors.setdefault(finding.unit.node, np.zeros(size))[finding.unit.index] = finding.error
     return errors

@@ -1,1 +1,6 @@
-"""The report of a reduction, as JSON and as a table."""
+"""The report of a reduction: JSON (with its schema) and a table on the terminal."""
+
+from redy.report.summary import File, LayerRow, Measured, layer_rows, report, schema
+from redy.report.table import show
+
+__all__ = ["File", "LayerRow", "Measured", "layer_rows", "report", "schema", "show"]

@@ -2,9 +2,9 @@
 
 from redy.rewrite.dense import Refusal
 from redy.rewrite.deviation import deviation
-from redy.rewrite.findings import apply_findings
+from redy.rewrite.findings import apply_findings, is_channel
 from redy.rewrite.fuse import fuse
 from redy.rewrite.round import round_weights
 from redy.rewrite.shrink import Shrunk, shrink
 
-__all__ = ["Refusal", "Shrunk", "apply_findings", "deviation", "fuse", "round_weights", "shrink"]
+__all__ = ["Refusal", "Shrunk", "apply_findings", "deviation", "fuse", "is_channel", "round_weights", "shrink"]

@@ -124,7 +124,7 @@ def deviation(
         merges: units of `lined` that went into a parallel one.
         box: the inputs.
         ranges: sound bounds of the pre-activations of the original on the box.
-        line_errors: activation -> per unit the largest |function - line| over its range (`Finding.error`); 0 if missing.
+        line_errors: activation -> per unit the largest |function - line| over its range (`Finding.error`), else 0.
 
     Refused, with the reason, where a value cannot be followed (an output behind a node that is not piecewise linear).
     """

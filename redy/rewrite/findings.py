@@ -14,6 +14,12 @@ from redy.model import Activate, Finding, Network, Node, PiecewiseLinear, Proved
 from redy.rewrite.dense import Refusal, flat_function, is_vector, rebuilt
 
 
+def is_channel(network: Network, finding: Finding) -> bool:
+    """True if the finding is about a channel of an image, not a neuron of a dense layer."""
+    node = network.by_name.get(finding.unit.node)
+    return isinstance(node, Activate) and not is_vector(node.shape)
+
+
 def apply_findings(network: Network, findings: Sequence[Finding]) -> Network | Refusal:
     """The network with the line of every finding in place of its unit's activation.
 

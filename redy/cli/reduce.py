@@ -1,0 +1,126 @@
+"""`redy reduce`: one network, one or several boxes -> smaller networks."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from redy.cli.running import Task, run_tasks
+from redy.errors import InputError
+
+
+@click.command("reduce")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--bounds", required=True, help="Box(es) of inputs: .json, .jsonl, .vnnlib, or JSON such as '[-1,1]'.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: MODEL.reduced.onnx beside the model.")
+@click.option(
+    "--preserve", type=click.Choice(["outputs", "decision", "tolerance"]), default="outputs", show_default=True
+)
+@click.option("--tolerance", type=float, help="Largest change of an output, for --preserve tolerance.")
+@click.option("--winner", type=click.Choice(["max", "min"]), default="max", show_default=True)
+@click.option("--criteria", help="Comma-separated steps, in order. Default: all that the mode has.")
+@click.option("--engine", type=click.Choice(["auto", "linear", "branch", "milp"]), default="auto", show_default=True)
+@click.option("--solver", type=click.Choice(["auto", "gurobi", "highs"]), default="auto", show_default=True)
+@click.option("--trust", type=click.Choice(["solver"]), help="Count a solver's bound that redy could not re-derive.")
+@click.option("--time-limit", type=float, help="Seconds for the whole run; what is undecided then stays.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Boxes reduced at once.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--report", "report_path", type=click.Path(path_type=Path), help="Write the report as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of a table.")
+@click.option("--quiet", is_flag=True, help="No progress and no table.")
+def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
+    model: Path,
+    bounds: str,
+    output: Path | None,
+    preserve: str,
+    tolerance: float | None,
+    winner: str,
+    criteria: str | None,
+    engine: str,
+    solver: str,
+    trust: str | None,
+    time_limit: float | None,
+    jobs: int,
+    seed: int,
+    report_path: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Prove which neurons of MODEL are not needed on a box of inputs and write the smaller network.
+
+    Several boxes in the bounds give one output each, numbered from 1 before the suffix.
+
+    Exit code 0: done, also when a limit ended the search; 1: an internal check failed and nothing was written; 2: bad
+    input or usage.
+    """
+    from redy.formats.boxes import read_boxes
+    from redy.formats.files import write_text
+    from redy.formats.onnx_read import read_network
+
+    begin = time.monotonic()
+    boxes = read_boxes(bounds, read_network(model).input.shape)
+    targets = _targets(model, output, len(boxes))
+    _check_folders([*targets, *([] if report_path is None else [report_path])])
+    options: dict[str, Any] = {
+        "preserve": preserve,
+        "tolerance": tolerance,
+        "winner": winner,
+        "engine": engine,
+        "solver": solver,
+        "trust": trust == "solver",
+        "criteria": None if criteria is None else _names(criteria),
+        "seed": seed,
+    }
+    tasks = [Task(model, box, target, options) for box, target in zip(boxes, targets, strict=True)]
+    deadline = None if time_limit is None else begin + time_limit
+    documents = []
+    for document in run_tasks(tasks, deadline, jobs, quiet=quiet):
+        documents.append(document)
+        if not quiet and not as_json:
+            _print_table(document)
+    text = json.dumps(documents[0] if len(documents) == 1 else documents, indent=2)
+    if report_path is not None:
+        write_text(report_path, text + "\n")
+    if as_json:
+        click.echo(text)
+
+
+def _names(criteria: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in criteria.split(",") if name.strip())
+    if not names:
+        raise InputError(f"--criteria {criteria!r}: names no step")
+    return names
+
+
+def _targets(model: Path, output: Path | None, count: int) -> list[Path]:
+    """Where to write: the output itself, or numbered from 1 before the suffix for several boxes."""
+    first = model.with_name(f"{model.stem}.reduced.onnx") if output is None else output
+    targets = (
+        [first] if count == 1 else [first.with_name(f"{first.stem}-{k}{first.suffix}") for k in range(1, count + 1)]
+    )
+    for target in targets:
+        if target.exists() and model.exists() and target.samefile(model):
+            raise InputError(f"{target}: is the model itself; choose another output with -o")
+    return targets
+
+
+def _check_folders(paths: list[Path]) -> None:
+    """Before any work, not after it."""
+    for path in paths:
+        if path.is_dir() or not path.parent.is_dir():
+            what = "is a folder" if path.is_dir() else f"the folder {path.parent} does not exist"
+            raise InputError(f"{path}: {what}; name a file in an existing folder")
+
+
+def _print_table(document: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from redy.report import show
+
+    # A file or a pipe has no width of its own: 80 columns would cut the numbers off.
+    console = Console()
+    show(document, console if console.is_terminal else Console(width=140))

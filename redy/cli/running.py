@@ -1,0 +1,148 @@
+"""What `redy reduce` does for each box: reduce, write beside the target, compare in onnxruntime, rename."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from redy.errors import CheckFailed
+from redy.version import __version__
+
+if TYPE_CHECKING:
+    from redy.model import Box
+    from redy.reduction import Reduction
+    from redy.report import File, Measured
+
+LARGEST_DEVIATION = 1e-4
+"""Beyond this difference from the original in onnxruntime, relative to the scale of the outputs, nothing is written."""
+POINTS = 10_000
+"""Samples compared in onnxruntime, besides corners."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One model, one box, one file to write, and the options of `redy.reduction.reduce`."""
+
+    model: Path
+    box: Box
+    target: Path
+    options: dict[str, Any]
+
+
+def run_tasks(tasks: list[Task], deadline: float | None, jobs: int, *, quiet: bool) -> Iterator[dict[str, Any]]:
+    """The report of every task in order; several at once in processes of their own if `jobs` says so.
+
+    Args:
+        tasks: what to do.
+        deadline: `time.monotonic()` at which everything ends; what is left of it is shared among the tasks to come.
+        jobs: tasks at once.
+        quiet: no progress on stderr.
+    """
+    if jobs == 1 or len(tasks) == 1:
+        for number, task in enumerate(tasks):
+            with _progress(quiet, number, len(tasks)) as say:
+                yield run_task(task, _share(deadline, len(tasks) - number), say)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        share = _share(deadline, -(-len(tasks) // jobs))
+        futures = [pool.submit(run_task, task, share) for task in tasks]
+        try:
+            for number, future in enumerate(futures):
+                with _progress(quiet, number, len(tasks)):
+                    yield future.result()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def run_task(task: Task, time_limit: float | None, say: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """Reduce, write, compare; the report. An existing target stays as it was unless everything went well.
+
+    Raises:
+        CheckFailed: the written network is not what was proved; nothing was written.
+    """
+    from redy.formats.files import write_atomically
+    from redy.formats.onnx_read import read_network
+    from redy.formats.onnx_write import write_network
+    from redy.reduction import reduce
+    from redy.report import report
+
+    # A share that is used up still leaves a moment for bounds, so that the result is valid and not empty.
+    limit = None if time_limit is None else max(time_limit, 0.01)
+    content = task.model.read_bytes()
+    reduction = reduce(read_network(task.model), task.box, progress=say, time_limit=limit, **task.options)
+    measured: list[Measured] = []
+
+    def write(temporary: Path) -> None:
+        write_network(reduction.network, temporary, metadata=_metadata(reduction, content))
+        measured.append(_compared(task, reduction, temporary))
+
+    if say:
+        say("writing and comparing in onnxruntime")
+    write_atomically(task.target, write)
+    return report(
+        reduction, original=_file(task.model), reduced=_file(task.target), measured=measured[0] if measured else None
+    )
+
+
+def _compared(task: Task, reduction: Reduction, written: Path) -> Measured:
+    from redy.redundancy.seen import sample_points
+    from redy.report.measure import measure
+
+    options = reduction.options
+    points = sample_points(task.box, POINTS, options.corners, options.seed + 1)
+    dtype = reduction.original.input.dtype
+    measured = measure(task.model, written, task.box, points, dtype, options.winner)
+    allowed = LARGEST_DEVIATION * max(measured.scale, 1e-30)
+    if options.preserve == "outputs" and not measured.deviation <= allowed:
+        raise CheckFailed(
+            f"{task.target}: in onnxruntime the reduced network differs from the original by {measured.deviation:.3g} "
+            f"(outputs up to {measured.scale:.3g}); nothing was written"
+        )
+    return measured
+
+
+def _metadata(reduction: Reduction, content: bytes) -> dict[str, str]:
+    return {
+        "redy.version": __version__,
+        "redy.original.sha256": hashlib.sha256(content).hexdigest(),
+        "redy.original.digest": reduction.original_digest,
+        "redy.box.digest": reduction.box.digest,
+        "redy.guarantee": reduction.guarantee.statement,
+    }
+
+
+def _file(path: Path) -> File:
+    from redy.report import File
+
+    content = path.read_bytes()
+    return File(str(path), hashlib.sha256(content).hexdigest(), len(content))
+
+
+def _share(deadline: float | None, tasks_left: int) -> float | None:
+    """Seconds for the next task."""
+    return None if deadline is None else (deadline - time.monotonic()) / tasks_left
+
+
+@contextmanager
+def _progress(quiet: bool, number: int, count: int) -> Iterator[Callable[[str], None]]:
+    """A status line on stderr that names the step at work."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    box = f"box {number + 1} of {count}: " if count > 1 else ""
+    if quiet:
+        yield lambda _: None
+    elif not console.is_terminal:
+        yield lambda text: console.print(f"{box}{text}", highlight=False)
+    else:
+        with console.status(f"{box}reducing") as status:
+            yield lambda text: status.update(f"{box}{text}")

@@ -1,0 +1,62 @@
+"""Both files side by side in onnxruntime, which computes in the type in which the networks are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from redy.formats.onnx_run import Session
+from redy.model import Array, Box
+from redy.report.summary import Measured
+
+CHUNK = 4096
+"""Points run at once."""
+
+
+def measure(
+    original: Path, reduced: Path, box: Box, points: Array, dtype: str, winner: Literal["max", "min"] = "max"
+) -> Measured:
+    """Run both files at points of the box.
+
+    Args:
+        original: the file that was read.
+        reduced: the file that was written.
+        box: the inputs for which the two are compared.
+        points: inputs (n, *input shape) of the box.
+        dtype: the type of the input; the points are rounded to it so that they stay in the box.
+        winner: which element of the first output wins.
+    """
+    first, second = Session(original), Session(reduced)
+    deviation = scale = 0.0
+    winners = 0
+    inside = within(box, points, dtype)
+    for start in range(0, len(inside), CHUNK):
+        chunk = inside[start : start + CHUNK]
+        before, after = first.run_all(chunk), second.run_all(chunk)
+        for a, b in zip(before, after, strict=True):
+            difference = np.abs(a.astype(np.float64) - b.astype(np.float64))
+            # An element that is not finite in both is the same; in one only it is as far as can be.
+            difference = np.where(np.isfinite(difference), difference, np.where(a == b, 0.0, np.inf))
+            deviation = max(deviation, float(difference.max(initial=0.0)))
+            scale = max(scale, float(np.abs(a).max(initial=0.0)))
+        winners += int((_winner(before[0], winner) != _winner(after[0], winner)).sum())
+    return Measured(len(inside), deviation, scale, winners)
+
+
+def within(box: Box, points: Array, dtype: str) -> Array:
+    """The points as numbers of `dtype`, rounded towards the inside of the box where rounding to nearest leaves it."""
+    kind = np.dtype(dtype)
+    rounded = points.astype(kind)
+    below, above = rounded.astype(np.float64) < box.lower, rounded.astype(np.float64) > box.upper
+    up, down = np.array(np.inf, kind), np.array(-np.inf, kind)
+    rounded = np.where(below, np.nextafter(rounded, up), np.where(above, np.nextafter(rounded, down), rounded))
+    return rounded.astype(np.float64)
+
+
+def _winner(output: np.ndarray, winner: Literal["max", "min"]) -> np.ndarray:
+    flat = output.reshape(len(output), -1)
+    if not flat.shape[1]:
+        return np.zeros(len(output), dtype=np.int64)
+    return np.asarray(flat.argmax(axis=1) if winner == "max" else flat.argmin(axis=1))

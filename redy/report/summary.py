@@ -1,0 +1,214 @@
+"""What a reduction did, as the JSON document that docs/report.md describes and report.schema.json checks."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from redy.model import Activate, Affine, Network, Proved
+from redy.model.network import node_parameters
+from redy.reduction import Reduction
+from redy.version import __version__
+
+FORMAT = 1
+"""Version of the document; a change that breaks readers raises it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What running both files in onnxruntime showed.
+
+    Attributes:
+        points: how many inputs of the box were run.
+        deviation: the largest |reduced - original| of any output.
+        scale: the largest |original| of any output.
+        winners: at how many points the winning output differs.
+    """
+
+    points: int
+    deviation: float
+    scale: float
+    winners: int
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A model file: its path, SHA-256 in hexadecimal, and size in bytes."""
+
+    path: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRow:
+    """One activation layer before and after: units, and the parameters and multiply-adds of what feeds it."""
+
+    name: str
+    units: int
+    inactive: int
+    active: int
+    replaced: int
+    undecided: int
+    kept: int
+    parameters_before: int
+    parameters_after: int
+    macs_before: int
+    macs_after: int
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of the document."""
+    text = resources.files("redy.report").joinpath("report.schema.json").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def report(
+    reduction: Reduction,
+    *,
+    original: File | None = None,
+    reduced: File | None = None,
+    measured: Measured | None = None,
+) -> dict[str, Any]:
+    """The document for one reduction; files and measurements are null where there are none."""
+    return {
+        "format": FORMAT,
+        "redy": __version__,
+        "original": _network(reduction.original, original, reduction.original_digest),
+        "reduced": _network(reduction.network, reduced, None),
+        "box": {
+            "digest": reduction.box.digest,
+            "lower": reduction.box.lower.tolist(),
+            "upper": reduction.box.upper.tolist(),
+        },
+        "options": _options(reduction),
+        "guarantee": _guarantee(reduction),
+        "layers": [_as_dict(row) for row in layer_rows(reduction)],
+        "findings": [
+            {
+                "node": finding.unit.node,
+                "index": finding.unit.index,
+                "kind": finding.kind,
+                "slope": finding.line.slope,
+                "intercept": finding.line.intercept,
+                "method": finding.verdict.proof.method if isinstance(finding.verdict, Proved) else "",
+            }
+            for finding in reduction.findings
+        ],
+        "undecided": [{"node": unit.node, "index": unit.index} for unit in reduction.undecided],
+        "engine": _plain(reduction.stats),
+        "seconds": {name: float(value) for name, value in reduction.timings.items()},
+        "measured": None if measured is None else _as_dict(measured),
+        "notes": list(reduction.notes),
+    }
+
+
+def layer_rows(reduction: Reduction) -> list[LayerRow]:
+    """One row per activation of the original, then one for everything else (outputs, other arithmetic)."""
+    original, small = reduction.original, reduction.network
+    rows = [_row(reduction, node) for node in original.activations]
+    rest = LayerRow(
+        name="other",
+        units=0,
+        inactive=0,
+        active=0,
+        replaced=0,
+        undecided=0,
+        kept=0,
+        parameters_before=original.parameters - sum(row.parameters_before for row in rows),
+        parameters_after=small.parameters - sum(row.parameters_after for row in rows),
+        macs_before=original.macs - sum(row.macs_before for row in rows),
+        macs_after=small.macs - sum(row.macs_after for row in rows),
+    )
+    return [*rows, rest]
+
+
+def _row(reduction: Reduction, node: Activate) -> LayerRow:
+    found = [finding for finding in reduction.findings if finding.unit.node == node.name]
+    phase = [finding for finding in found if finding.kind == "phase"]
+    before = _arithmetic(reduction.original, [node.name])
+    after = _arithmetic(reduction.network, [node.name, f"{node.name}_units"], beside=f"{node.name}_linear")
+    channels = len(node.shape) > 1 and math.prod(node.shape[:-1]) != 1
+    left = [n for n in reduction.network.activations if n.name in (node.name, f"{node.name}_units")]
+    return LayerRow(
+        name=node.name,
+        units=node.shape[0] if channels else math.prod(node.shape),
+        inactive=sum(finding.line.slope == 0 for finding in phase),
+        active=sum(finding.line.slope != 0 for finding in phase),
+        replaced=len(found) - len(phase),
+        undecided=sum(unit.node == node.name for unit in reduction.undecided),
+        kept=sum(n.shape[0] if channels else math.prod(n.shape) for n in left),
+        parameters_before=before[0],
+        parameters_after=after[0],
+        macs_before=before[1],
+        macs_after=after[1],
+    )
+
+
+def _arithmetic(network: Network, activations: list[str], beside: str = "") -> tuple[int, int]:
+    """Parameters and multiply-adds of the affine nodes that feed the activations, and of the one named `beside`."""
+    sources = {node.source for node in network.activations if node.name in activations} | {beside}
+    parameters = macs = 0
+    for node in network.nodes:
+        if isinstance(node, Affine) and node.name in sources:
+            parameters += node_parameters(node)
+            macs += sum(term.operator.macs for term in node.terms)
+    return parameters, macs
+
+
+def _network(network: Network, file: File | None, digest: str | None) -> dict[str, Any]:
+    return {
+        "file": None if file is None else file.path,
+        "sha256": None if file is None else file.sha256,
+        "bytes": None if file is None else file.size,
+        "digest": digest,
+        "units": network.units,
+        "parameters": network.parameters,
+        "multiply_adds": network.macs,
+    }
+
+
+def _options(reduction: Reduction) -> dict[str, Any]:
+    options = reduction.options
+    return {
+        "preserve": options.preserve,
+        "criteria": list(options.criteria),
+        "engine": options.engine,
+        "solver": options.solver,
+        "trust_solver": options.trust,
+        "tolerance": options.tolerance,
+        "winner": options.winner,
+        "time_limit": options.time_limit,
+        "seed": options.seed,
+    }
+
+
+def _guarantee(reduction: Reduction) -> dict[str, Any]:
+    guarantee = reduction.guarantee
+    return {
+        "statement": guarantee.statement,
+        "preserve": guarantee.preserve,
+        "error": None if guarantee.error is None else {n: np.asarray(e).tolist() for n, e in guarantee.error.items()},
+        "trusted": list(guarantee.trusted),
+    }
+
+
+def _as_dict(row: LayerRow | Measured) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in row.__slots__}
+
+
+def _plain(value: object) -> object:
+    """Numbers, texts, lists and objects only, so that it can be written as JSON."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return value
