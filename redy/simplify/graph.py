@@ -29,6 +29,7 @@ class Graph:
         self.graph = model.graph
         self.declared = {value.name for node in self.graph for value in node.outputs if value.shape is not None}
         self.maps = maps  # whether constants may become maps, see propagate_constants
+        self.widths: dict[ir.Node, int] = {}  # output channels that layers had in the beginning
         self.selectors: set[ir.Node] = set()  # see select_channels
         self.opset = next((v for d, v in self.graph.opset_imports.items() if d in STANDARD_DOMAINS), 0)
         self._names = {value.name for value in self._values()}

@@ -117,6 +117,7 @@ def _rewrite(
     before = count(graph)
     unread = {name for name, v in graph.graph.initializers.items() if not v.uses() and not v.is_graph_output()}
     tracked = _layers(graph)
+    graph.widths = {node: width for node, (_, _, width) in tracked.items()}
     constants: dict[str, int] = {}
     straighten(graph, findings, steps.allow)
     fold_shapes(graph)

@@ -139,14 +139,15 @@ def test_initializers_as_inputs_are_constants_only_before_ir_4() -> None:
 
 
 def test_unknown_operator_is_a_wall_but_its_surroundings_are_not() -> None:
-    made = between([node("Relu", "a", "c"), helper.make_node("Strange", ["c"], ["d"], domain="my.own"), node("Relu", "d", "b")], {}, 8)
+    made = between([node("Relu", "a", "c"), node("Neg", "c", "d"), node("Relu", "d", "b")], {}, 8)
+    made.graph.node[2].op_type, made.graph.node[2].domain = "Strange", "my.own"
     made.opset_import.append(helper.make_opsetid("my.own", 1))
     made.graph.node.insert(0, node("Conv", "x w0 b0", "x0"))
     made.graph.node[1].input[0] = "x0"
     for name, array in {"w0": filters(RNG, (3, 3, 1, 1), (1,)), "b0": RNG.normal(size=3)}.items():
         made.graph.initializer.append(onnx.numpy_helper.from_array(array.astype(np.float32), name))
     result = simplify(made)
-    assert shapes(result.model, "Conv")[:2] == [(2, 3, 1, 1), (8, 2, 3, 3)]
+    assert shapes(result.model, "Conv")[:2] == [(2, 3, 1, 1), (8, 2, 3, 3)]  # both around the wall, none through it
     assert [n for n in result.model.graph.node if n.domain == "my.own"]
     assert list(result.model.opset_import) == list(made.opset_import)
 
@@ -154,7 +155,10 @@ def test_unknown_operator_is_a_wall_but_its_surroundings_are_not() -> None:
 def test_subgraph_keeps_what_it_reads() -> None:
     then = helper.make_graph([helper.make_node("Relu", ["a"], ["z1"])], "t", [], [helper.make_empty_tensor_value_info("z1")])
     other = helper.make_graph([helper.make_node("Neg", ["a"], ["z2"])], "e", [], [helper.make_empty_tensor_value_info("z2")])
-    made = between([helper.make_node("If", ["flag"], ["b"], then_branch=then, else_branch=other)], {}, 8)
-    made.graph.initializer.append(onnx.numpy_helper.from_array(np.array(True), "flag"))
+    branch = [
+        node("ReduceMax", "x", "top", keepdims=0), node("Greater", "top zero", "flag"),
+        helper.make_node("If", ["flag"], ["b"], then_branch=then, else_branch=other),
+    ]  # fmt: skip
+    made = between(branch, {"zero": np.array(0.0)}, 8)
     result = simplified(made, (1, 3, 8, 8))
     assert shapes(result.model, "Conv") == [(8, 3, 3, 3), (4, 8, 1, 1)]

@@ -86,11 +86,11 @@ def test_training_mode_is_a_wall() -> None:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float16, 5e-3), (np.float64, 1e-13)])
 def test_other_types_are_computed_in_double(dtype: type, tolerance: float) -> None:
-    weights = {"w": filters(RNG, (6, 4), (1,)) * 0.5, "b": RNG.normal(size=6), **parameters(6), "w2": RNG.normal(size=(6, 3)) * 0.5}
+    weights = {"w": filters(RNG, (6, 4), (1,)).T * 0.5, "b": RNG.normal(size=6), **parameters(6), "w2": RNG.normal(size=(6, 3)) * 0.5}
     nodes = [
         node("MatMul", "x w", "a"), node("Add", "a b", "c"), node("BatchNormalization", "c s t m v", "d"),
         node("Relu", "d", "e"), node("MatMul", "e w2", "y"),
     ]  # fmt: skip
     made = model(nodes, ("n", 4), {"y": ("n", 3)}, weights, dtype=dtype)
     result = simplified(made, (3, 4), tolerance=tolerance)
-    assert ops(result.model) == ["MatMul", "Add", "Relu", "MatMul", "Add"]
+    assert ops(result.model)[:4] == ["MatMul", "Add", "Relu", "MatMul"]
