@@ -149,17 +149,19 @@ def test_the_model_itself_is_never_overwritten(model, box, tmp_path, capsys):
 
 
 def test_a_result_that_differs_is_not_written(model, box, tmp_path, capsys, monkeypatch):
+    import redy.formats.onnx_write as writing
+
     from redy.model import Affine
     from redy.rewrite.dense import rebuilt
-
-    import redy.formats.onnx_write as writing
 
     write = writing.write_network
 
     def wrong(network, path, metadata=None):
         last = network.nodes[-1]
         assert isinstance(last, Affine)
-        return write(rebuilt(network, [*network.nodes[:-1], Affine(last.name, last.terms, last.bias + 1)]), path, metadata)
+        return write(
+            rebuilt(network, [*network.nodes[:-1], Affine(last.name, last.terms, last.bias + 1)]), path, metadata
+        )
 
     monkeypatch.setattr(writing, "write_network", wrong)
     out = tmp_path / "small.onnx"
