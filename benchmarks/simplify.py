@@ -78,10 +78,19 @@ def by_onnxslim(path: str) -> onnx.ModelProto:
 def by_torch_simplify(path: str) -> onnx.ModelProto:
     """torch-simplify between onnx2torch and torch's exporter."""
     import torch  # noqa: PLC0415
+
+    # A torchvision without its compiled operators (CPU wheels) fails to import for want of these.
+    operators = torch.library.Library("torchvision", "FRAGMENT")
+    signature = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+    for name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, name):
+            operators.define(name + signature)
     from onnx2torch import convert  # noqa: PLC0415
     from simplify import simplify  # noqa: PLC0415
 
     model = onnx.load(path)
+    for i, node in enumerate(model.graph.node):
+        node.name = f"{node.op_type.lower()}{i}"  # torch-simplify looks modules up by names without / . _
     value = model.graph.input[0]
     shape = [d.dim_value or 1 for d in value.type.tensor_type.shape.dim]
     example = torch.zeros(shape)
@@ -246,9 +255,8 @@ def series(args: argparse.Namespace) -> None:
                 print(f"| {name} | {width:g} | {millions:.1f} M | {line} | | |")
                 continue
             seconds, peak = float(str(line["seconds"])), float(str(line["mebibytes"]))
-            print(
-                f"| {name} | {width:g} | {millions:.1f} M | {seconds:.1f} s | {seconds / millions:.2f} s | {peak:.0f} MiB |"
-            )
+            rate = f"{seconds / millions:.2f} s"
+            print(f"| {name} | {width:g} | {millions:.1f} M | {seconds:.1f} s | {rate} | {peak:.0f} MiB |")
 
 
 def main() -> None:
