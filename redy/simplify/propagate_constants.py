@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import onnx_ir as ir
 
-from redy.simplify.axes import Axis, Listed, Near, Uniform
+from redy.simplify.axes import UNIFORM, Axis, Listed, Near, Uniform
 from redy.simplify.facts import Facts, Mask, Table
 from redy.simplify.graph import Array, Graph, dims, input_of
 
@@ -72,7 +72,7 @@ def choose(layer: Layer, node: ir.Node, a: Analysis, facts: Facts, constants: Ma
     probe = layer.response(node, a.graph, facts, _first(going))
     if probe is not None and probe.uniform:
         return nothing
-    if probe is not None and int(going.sum()) >= _SMALLEST_SHARE_FOR_MAP * layer.inputs and _expressible(probe, a.graph):
+    if probe is not None and int(going.sum()) >= _SMALLEST_SHARE_FOR_MAP * layer.inputs and expressible(probe.axes, a.graph):
         return nothing
     if not facts.uniform or layer.groups > 1:
         return constants
@@ -111,9 +111,9 @@ def absorb(layer: Layer, node: ir.Node, t: Take, live: Mask) -> None:
         t.later_maps.append((node.outputs[0], response))
 
 
-def _expressible(response: MapTable, graph: Graph) -> bool:
+def expressible(axes: tuple[Axis, ...], graph: Graph) -> bool:
     """Whether maps are wanted, and the opset has what they need at run time (Range, for axes of dynamic length)."""
-    return graph.maps and (graph.opset >= 11 or not any(isinstance(axis, Near) for axis in response.axes))
+    return graph.maps and (graph.opset >= 11 or not any(isinstance(axis, Near) for axis in axes))
 
 
 def _first(mask: Mask) -> Mask:
@@ -155,18 +155,23 @@ def _expanded(graph: Graph, value: ir.Value, table: Table, axes: tuple[Axis, ...
         for i in static:
             table = table.take(axes[i].classes(full[i]), axis=i)
         static = []
-    current = graph.add_constant(f"{value.name}_table", table, dtype)
+    listed = tuple(UNIFORM if isinstance(axis, Listed) and i not in static else axis for i, axis in enumerate(axes))
+    return spread(graph, value, graph.add_constant(f"{value.name}_table", table, dtype), listed, add)
+
+
+def spread(graph: Graph, value: ir.Value, table: ir.Value, axes: tuple[Axis, ...], before: ir.Node) -> ir.Value:
+    """A table over classes, gathered to the positions of `value`; the innermost axis first, while the table is small."""
     for i in reversed(range(len(axes))):
         axis = axes[i]
-        if isinstance(axis, Uniform) or (isinstance(axis, Listed) and i not in static):
+        if isinstance(axis, Uniform):
             continue
         index = (
             graph.add_constant(f"{value.name}_classes", axis.index, ir.DataType.INT64)
             if isinstance(axis, Listed)
-            else _near_index(graph, value, i, axis, add)
+            else _near_index(graph, value, i, axis, before)
         )
-        current = graph.add_node("Gather", [current, index], add, stem="map", dtype=dtype, attributes={"axis": i})
-    return current
+        table = graph.add_node("Gather", [table, index], before, stem="map", dtype=table.dtype, attributes={"axis": i})
+    return table
 
 
 def _near_index(graph: Graph, value: ir.Value, axis: int, near: Near, add: ir.Node) -> ir.Value:

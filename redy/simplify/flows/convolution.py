@@ -20,6 +20,7 @@ from redy.simplify.take import Take
 
 _BLOCK = 8
 _WORTH_ALIGNING = 0.4  # of the original channels; with fewer, even the slow form is faster than the original was
+_SMALLEST_ALIGNED = 48  # below, the layer is too small for its form to matter
 
 
 class Convolution(Flow):
@@ -177,7 +178,7 @@ class Convolution(Flow):
         """Keep a multiple of 8 channels where there was one: onnxruntime is 2-3 times slower on depthwise ones without."""
         count = int(live.sum())
         lacking = -count % _BLOCK
-        if width % _BLOCK == 0 and lacking and count > _WORTH_ALIGNING * width and count + lacking <= live.size:
+        if width >= _SMALLEST_ALIGNED and width % _BLOCK == 0 and lacking and count > _WORTH_ALIGNING * width and count + lacking <= live.size:
             a.revive(labels[np.flatnonzero(~live)[:lacking]])
 
     # --- rewriting -----------------------------------------------------------------------------------------------
