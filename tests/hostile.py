@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 from exact import dense_network, exact_trace, piece_of
 
-from redy.model import Activate, Box, Network, Unit
+from redy.model import Activate, Array, Box, Network, Unit
 from redy.model.functions import absolute, clip, leaky_relu, relu
 
 
@@ -76,6 +76,25 @@ def _telescope(layers: int, power: int) -> Hostile:
     )
 
 
+def _small_coefficient(power: int) -> Hostile:
+    """A weight of 2^-p, which solvers drop as too small, grown back where two other inputs must be at their ends."""
+    first = (np.diag([2.0**-power, 1.0, -1.0]), np.array([0.0, 1.0, 1.0]))
+    return _in_a_corner(f"weight of 2^-{power} grown back", first, power)
+
+
+def _sliver_in_a_corner(power: int) -> Hostile:
+    """A sliver 2^-p wide of one input, grown back where two other inputs must be at their ends."""
+    first = (np.diag([1.0, 1.0, -1.0]), np.array([2.0**-power - 1, 1.0, 1.0]))
+    return _in_a_corner(f"sliver of 2^-{power} in a corner", first, power)
+
+
+def _in_a_corner(name: str, first: tuple[Array, Array], power: int) -> Hostile:
+    """z2 = 2^(p-4) y_1 + y_2 + y_3 - 4 - 2^-5 is 2^-5 in one corner of the box and below 0 wherever y_1 vanishes."""
+    second = (np.array([[2.0 ** (power - 4), 1.0, 1.0]]), -4 - 2.0**-5)
+    points = ((-1, -1, 1), (1, 1, -1))
+    return _case(name, [first, second, (1.0, 0.0)], [("y2", 0)], (-1.0,) * 3, (1.0,) * 3, points)
+
+
 HOSTILE: list[Hostile] = [
     _case(
         "sliver of 2^-24 behind a weight of 2^20", [(1.0, 2.0**-24 - 1), (2.0**20, -(2.0**-5))], [("y1", 0), ("y2", 0)]
@@ -85,6 +104,10 @@ HOSTILE: list[Hostile] = [
     _absorption(54),
     _absorption(60),
     _rounded_sum(),
+    _small_coefficient(30),
+    _small_coefficient(44),
+    _sliver_in_a_corner(24),
+    _sliver_in_a_corner(36),
     _difference_of_large(),
     _telescope(12, 8),
     _telescope(40, 20),

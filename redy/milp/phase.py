@@ -81,6 +81,7 @@ class Settings:
         trust: whether dual bounds of MILPs tighten the bounds that later questions rest on (`bounds.trusted` then says
             so, and so does every proof behind).
         tree_limit: linear programs that the search without trust may ask per claim; 0 leaves it out.
+        tighten: whether elements that samples show in several pieces get LP bounds too, for the big-Ms of what follows.
     """
 
     solver: Choice = "auto"
@@ -88,6 +89,7 @@ class Settings:
     unit_limit: float = 10.0
     trust: bool = False
     tree_limit: int = 200
+    tighten: bool = True
 
 
 def phases(
@@ -152,6 +154,8 @@ class _Pipeline:
         for node in self.network.nodes:
             names[node.name] = node.name
             if isinstance(node, Activate):
+                if not self._any_open():
+                    return
                 encoding.tighten(node.source, self.bounds.intervals[node.name])
                 self._layer(node, encoding)
                 encoding.tighten(node.source, self.bounds.intervals[node.name])
@@ -166,7 +170,7 @@ class _Pipeline:
             return
         program = encoding.program()
         lower, upper = (end.copy() for end in self.bounds.intervals[node.name])
-        for place in open_:
+        for place in open_ if self.settings.tighten else open_[self.shown.pieces(node.name).flat[open_] >= 0]:
             upper.flat[place] = min(upper.flat[place], self._linear(program, encoding, node, int(place), 1.0))
             lower.flat[place] = max(lower.flat[place], -self._linear(program, encoding, node, int(place), -1.0))
         self._keep(node, (lower, upper))
@@ -177,6 +181,15 @@ class _Pipeline:
             if self._piece(unit) >= 0:
                 self.verdicts[unit] = self._decide(program, encoding, node, unit)
         self.bounds = linear_bounds(self.network, self.box, self.bounds)
+
+    def _any_open(self) -> bool:
+        """Whether any element of any layer is still without an answer that points or bounds give."""
+        return any(
+            (node.function.stuck(*self.bounds.intervals[node.name]).flat[place] < 0)
+            and Unit(node.name, int(place)) not in self.verdicts
+            for node in self.network.activations
+            for place in np.flatnonzero(self.shown.pieces(node.name) >= 0)
+        )
 
     def _record(self, node: Activate, places: NDArray[np.int64], method: str) -> None:
         """Note that the bounds now show some elements stuck, and what they trust so far."""

@@ -24,7 +24,8 @@ class Shown:
         """Evaluate inputs (n, *input shape) in float64."""
         first = len(self.points)
         self.points.extend(points)
-        values = self.network.trace(points)
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            values = self.network.trace(points)
         for node in self.network.activations:
             z = values[node.source]
             low, high = z.min(axis=0), z.max(axis=0)
