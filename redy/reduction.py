@@ -50,7 +50,7 @@ class Options:
         seed: of every random choice.
         samples: points drawn from the box.
         corners: corners of the box tried, at most.
-        budget: sub-boxes that branching may bound.
+        budget: work that branching may do, in its own units (deterministic); by default what the engine takes.
     """
 
     preserve: Preserve = "outputs"
@@ -64,7 +64,7 @@ class Options:
     seed: int = 0
     samples: int = 4096
     corners: int = 1024
-    budget: int = 60_000
+    budget: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,7 +172,7 @@ def reduce(  # noqa: PLR0913 - the options of the command, with the same words
     time_limit: float | None = None,
     seed: int = 0,
     samples: int = 4096,
-    budget: int = 60_000,
+    budget: int | None = None,
     progress: Progress | None = None,
 ) -> Reduction:
     """Make the network smaller on the box, with proof.
@@ -190,7 +190,7 @@ def reduce(  # noqa: PLR0913 - the options of the command, with the same words
         time_limit: seconds for the whole run; what is undecided then stays in the network.
         seed: of every random choice; equal seeds give equal results.
         samples: points drawn from the box.
-        budget: sub-boxes that branching may bound.
+        budget: work that branching may do, in its own units (deterministic); by default what the engine takes.
         progress: called with one line per step.
 
     Raises:
@@ -304,9 +304,10 @@ def _written(network: Network, findings: tuple[Finding, ...]) -> tuple[Network, 
     shrunk = shrink(network, [finding for finding in findings if not is_channel(network, finding)])
     if isinstance(shrunk, Refusal):
         raise CheckFailed(shrunk.reason)
-    rounded = round_weights(shrunk.network, network.weight_dtype)
-    if isinstance(rounded, Refusal):
-        rounded, shrunk = network, Shrunk.unchanged(network, shrunk.lined, rounded.reason)
+    written = round_weights(shrunk.network, network.weight_dtype)
+    if isinstance(written, Refusal):
+        shrunk = Shrunk.unchanged(network, shrunk.lined, written.reason)
+    rounded = network if isinstance(written, Refusal) else written
     if not channels:
         return rounded, shrunk
     from redy.rewrite.channels import remove_channels  # noqa: PLC0415 - loads onnx, which dense networks do not need

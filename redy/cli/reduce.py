@@ -62,6 +62,8 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     from redy.formats.onnx_read import read_network
 
     begin = time.monotonic()
+    if time_limit is not None and not 0 < time_limit < float("inf"):
+        raise InputError(f"--time-limit {time_limit}: must be a positive number of seconds")
     boxes = read_boxes(bounds, read_network(model).input.shape)
     targets = _targets(model, output, len(boxes))
     _check_folders([*targets, *([] if report_path is None else [report_path])])

@@ -21,6 +21,7 @@ from redy.bounds import phases as branching
 from redy.bounds.linear import linear_bounds
 from redy.bounds.result import Bounds
 from redy.errors import CheckFailed, InputError, Unsupported
+from redy.milp import gurobi
 from redy.milp import phase as milp
 from redy.milp.outcome import SolverUnavailable
 from redy.milp.solver import Choice
@@ -44,14 +45,14 @@ class PhaseSettings:
             or "auto" (linear, branching where inputs are few, then the solver for what is left, answers re-derived).
         solver: which solver.
         trust: count a solver's dual bound although redy did not re-derive it.
-        budget: sub-boxes that branching may bound.
+        budget: work that branching may do, in its own units; None: what it takes by default.
         deadline: `time.monotonic()` at which the search ends, or None.
     """
 
     engine: Engine = "auto"
     solver: Choice = "auto"
     trust: bool = False
-    budget: int = 60_000
+    budget: int | None = None
     deadline: float | None = None
 
     def remaining(self, most: float | None = None) -> float | None:
@@ -131,8 +132,8 @@ class _Search:
                 box,
                 known=self.bounds.intervals,
                 seen={name: (low.copy(), high.copy()) for name, (low, high) in self.seen.items()},
-                budget=self.settings.budget,
                 time_limit=self.settings.remaining(),
+                **({} if self.settings.budget is None else {"budget": self.settings.budget}),
             )
         except Unsupported as error:
             if self.settings.engine == "branch":
@@ -181,7 +182,7 @@ class _Search:
                 proved += 1
         self.bounds = self.bounds.tighten(found.bounds) if trust or not found.bounds.trusted else self.bounds
         self._see(found.witnesses)
-        self._note("milp", begin, proved, questions=found.questions, solver=self.settings.solver)
+        self._note("milp", begin, proved, questions=found.questions, solver=_solver_name(self.settings.solver))
 
     def _see(self, witnesses: Array) -> None:
         if len(witnesses):
@@ -265,6 +266,13 @@ class _Search:
                 f"{node.name}[{wrong[0]}]: was proved to stay in piece {pieces[wrong[0]]}, but a point leaves it; "
                 "this is a bug in redy, nothing was written"
             )
+
+
+def _solver_name(choice: Choice) -> str:
+    """The solver that answers first."""
+    if choice == "auto":
+        return "gurobi" if gurobi.available() else "highs"
+    return choice
 
 
 def units_of(node: Activate) -> list[tuple[Unit, NDArray[np.int64]]]:
