@@ -111,11 +111,13 @@ def inputs(model: ort.InferenceSession, seed: int, sizes: Mapping[str, int] | No
 
 
 def latency_ratio(original: onnx.ModelProto, result: onnx.ModelProto, seed: int = 0, repeats: int = 9) -> float | None:
-    """Median time of the result over that of the original, one thread, runs taken in turn; None where neither runs."""
+    """Median ratio of the times of the result and of the original, one thread, taken in turn; None where neither runs."""
     try:
         sessions = [session(original, threads=1), session(result, threads=1)]
         feeds = next(f for f in inputs(sessions[0], seed) if _run(sessions[0], f) is not None)
         times: list[list[float]] = [[], []]
+        for one in sessions:
+            one.run(None, feeds)
         for _ in range(repeats):
             for one, taken in zip(sessions, times, strict=True):
                 start = time.perf_counter()
@@ -123,7 +125,7 @@ def latency_ratio(original: onnx.ModelProto, result: onnx.ModelProto, seed: int 
                 taken.append(time.perf_counter() - start)
     except Exception:  # a ratio is a courtesy; a model that cannot run has none
         return None
-    return float(np.median(times[1]) / np.median(times[0]))
+    return float(np.median(np.divide(times[1], times[0])))
 
 
 def _invalid(original: onnx.ModelProto, result: onnx.ModelProto) -> str | None:

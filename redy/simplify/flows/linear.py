@@ -32,11 +32,12 @@ class Linear(Flow):
         self.alpha = get_float(node, "alpha", 1.0) if self.gemm else 1.0
         self.beta = get_float(node, "beta", 1.0) if self.gemm else 1.0
 
-    def matrix(self, node: ir.Node, graph: Graph) -> Table:
-        """(outputs, inputs), alpha included."""
-        array = graph.numbers(node.inputs[self.weight])
+    def columns(self, node: ir.Node, graph: Graph, channels: Mask) -> Table:
+        """(outputs, channels taken) in float64, alpha included."""
+        array = graph.constant(node.inputs[self.weight])
         assert array is not None
-        return (array if self.in_axis == 1 else array.T) * self.alpha
+        taken = array.compress(channels, axis=self.in_axis).astype(np.float64)
+        return (taken if self.in_axis == 1 else taken.T) * self.alpha
 
     def operand(self, node: ir.Node) -> ir.Value:
         value = node.inputs[self.x]
@@ -63,7 +64,7 @@ class Linear(Flow):
     def response(self, node: ir.Node, a: Analysis, facts: Facts, channels: Mask) -> MapTable:
         axis = facts.known.ndim - self.back
         table = np.moveaxis(facts.table, axis, -1).compress(channels, axis=-1)
-        out = table @ self.matrix(node, a.graph)[:, channels].T
+        out = table @ self.columns(node, a.graph, channels).T
         return MapTable(np.moveaxis(out, -1, axis), facts.axes)
 
     def forward(self, node: ir.Node, a: Analysis) -> None:
