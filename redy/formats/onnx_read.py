@@ -169,7 +169,7 @@ def _read_node(graph: Graph, node: NodeProto, dtype: str) -> list[Tensor]:
     reader = READERS.get(node.op_type) if node.domain in {"", "ai.onnx"} else None
     before = len(graph.nodes)
     try:
-        if reader is None:
+        if reader is None or any(isinstance(tensor, Value) and tensor.name in graph.kinds for tensor in inputs):
             raise Refused("no reader")
         return reader(graph, op)
     except (Refused, ValueError, IndexError, TypeError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from redy.errors import InputError
@@ -25,41 +25,60 @@ def carry(graph: Graph, op: Op, dtype: str) -> list[Tensor]:
     tensors |= {name: graph.tensors[name] for name in captured if name in graph.tensors}
     values = {name: tensor for name in dict.fromkeys(names) if isinstance(tensor := tensors.get(name), Value)}
     rng = np.random.default_rng(0)
-    probe = {name: rng.random(graph.full_shape(value)).astype(dtype) for name, value in values.items()}
-    constants = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, np.ndarray)}
-    payload = _payload(op.node, list(values), constants, graph.opsets, dtype)
-    run = _evaluator(op, payload)
+    kinds = {name: graph.kinds.get(value.name, dtype) for name, value in values.items()}
+    probe = {name: rng.random(graph.full_shape(value)).astype(kinds[name]) for name, value in values.items()}
+    constants = {
+        name: tensor.astype(np.float32) if str(tensor.dtype) == "bfloat16" else tensor
+        for name, tensor in tensors.items()
+        if isinstance(tensor, np.ndarray)
+    }
+    open_inputs = [_info(name, array, graph.batch, value.batched) for (name, value), array in
+                   zip(values.items(), probe.values(), strict=True)]  # fmt: skip
+    named = [str(name) for name in op.node.output if name]
+    untyped = [helper.make_empty_tensor_value_info(name) for name in named]
+    run = _evaluator(op, _payload(op.node, open_inputs, untyped, constants, graph.opsets))
     outputs = run(probe)
+    typed = [
+        _info(name, found, graph.batch, found.ndim > 0 and found.shape[0] == graph.batch)
+        for name, found in zip(named, outputs, strict=True)
+    ]
+    payload = _payload(op.node, open_inputs, typed, constants, graph.opsets)
     results: list[Tensor] = []
-    for place, (name, found) in enumerate(zip((str(n) for n in op.node.output if n), outputs, strict=True)):
+    for place, (name, found) in enumerate(zip(named, outputs, strict=True)):
         batched = found.ndim > 0 and found.shape[0] == graph.batch
         if graph.batch > 1 and not batched:
             raise InputError(f"{label(op.node)}: its output {name!r} has no batch axis, but the network's input has one")
         shape = found.shape[1:] if batched else found.shape
-        function = _function(run, list(values.items()), place, dtype, one_by_one=graph.batch == 1, batched=batched)
+        function = _function(run, list(values.items()), place, kinds, one_by_one=graph.batch == 1, batched=batched)
         operator = f"{op.node.domain}::{op.kind}" if op.node.domain else op.kind
         node = Foreign(
             graph.claim(name), tuple(v.name for v in values.values()), shape, operator, payload, function, place
         )
         results.append(graph.add(node, batched=batched))
+        if found.dtype.kind != "f":
+            graph.kinds[node.name] = str(found.dtype)
     found_names = iter(results)
     return [next(found_names) if name else None for name in op.node.output]
 
 
 def _payload(
-    node: NodeProto, values: list[str], constants: Mapping[str, np.ndarray], opsets: Mapping[str, int], dtype: str
+    node: NodeProto,
+    inputs: list[ValueInfoProto],
+    outputs: list[ValueInfoProto],
+    constants: Mapping[str, np.ndarray],
+    opsets: Mapping[str, int],
 ) -> bytes:
     """The node as a model of its own: its values are the inputs, its constants the initializers."""
-    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-    body = helper.make_graph(
-        [node],
-        "node",
-        [helper.make_tensor_value_info(name, kind, None) for name in values],
-        [helper.make_empty_tensor_value_info(name) for name in node.output if name],
-        [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in constants.items()],
-    )
+    weights = [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in constants.items()]
+    body = helper.make_graph([node], "node", inputs, outputs, weights)
     imports = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
     return bytes(helper.make_model(body, opset_imports=imports).SerializeToString(deterministic=True))
+
+
+def _info(name: str, array: np.ndarray, batch: int, batched: bool) -> ValueInfoProto:  # noqa: FBT001
+    """Type and shape of a tensor seen at the batch size of reading."""
+    shape = ["batch" if batch > 1 else 1, *array.shape[1:]] if batched else list(array.shape)
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), shape)
 
 
 def _evaluator(op: Op, payload: bytes) -> Callable[[dict[str, np.ndarray]], list[np.ndarray]]:
@@ -82,7 +101,7 @@ def _function(
     run: Callable[[dict[str, np.ndarray]], list[np.ndarray]],
     values: list[tuple[str, Value]],
     place: int,
-    dtype: str,
+    kinds: Mapping[str, str],
     *,
     one_by_one: bool,
     batched: bool,
@@ -90,7 +109,7 @@ def _function(
     """Evaluates the node on (n, ...) values: all at once where the file allows it, else sample by sample."""
 
     def evaluate(*arrays: Array) -> Array:
-        cast = [np.asarray(array).astype(dtype) for array in arrays]
+        cast = [np.asarray(array).astype(kinds[name]) for (name, _), array in zip(values, arrays, strict=True)]
         if not one_by_one:
             return run({name: array for (name, _), array in zip(values, cast, strict=True)})[place].astype(np.float64)
         rows = []

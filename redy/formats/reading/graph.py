@@ -144,6 +144,7 @@ class Graph:
         tensors: every tensor of the file read so far.
         reserved: all names in the file; made-up names avoid them.
         own: the outputs of the node being read, the names that its nodes may take.
+        kinds: element types of the carried values that are not floating-point.
     """
 
     batch: int
@@ -152,6 +153,7 @@ class Graph:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     reserved: set[str] = field(default_factory=set)
     own: set[str] = field(default_factory=set)
+    kinds: dict[str, str] = field(default_factory=dict)
 
     def claim(self, name: str) -> str:
         """`name` for an output of the node being read, else a made-up name close to it."""

@@ -122,6 +122,11 @@ def _one_sample(
 def _keeps_batch(op: Op, graph: Graph) -> bool:
     """With batch size 1 any first axis of length 1 can serve as the batch, unless there is none to keep."""
     values = [tensor for tensor in op.inputs if isinstance(tensor, Value)]
+    if op.kind == "Squeeze":
+        axes = op.attribute("axes") if op.opset < 13 else op.input(1)  # noqa: PLR2004, RUF100
+        rank = len(graph.full_shape(values[0]))
+        if axes is None or any(int(axis) % rank == 0 for axis in np.ravel(axes)):  # type: ignore[arg-type]
+            return False
     return graph.batch > 1 or any(value.batched for value in values) or op.kind in {"Reshape", "Unsqueeze", "Flatten"}
 
 

@@ -1,0 +1,158 @@
+"""Writing a `Network` as an ONNX model that runs in onnxruntime.
+
+Every node of the network is the ONNX tensor of the same name; weights are rounded to the network's `weight_dtype`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import ModelProto, ValueInfoProto, helper
+
+from redy.errors import InputError
+from redy.formats.files import write_atomically
+from redy.formats.writing.affine import write_affine, write_constant
+from redy.formats.writing.builder import Builder
+from redy.formats.writing.carried import write_elementwise, write_foreign, write_max_pool
+from redy.formats.writing.functions import write_activation
+from redy.model import Activate, Affine, Elementwise, Foreign, MaxPool, Network, Node, Port, Product
+from redy.version import __version__
+
+_OLDEST_OPSET, _OLDEST_IR = 13, 8
+
+
+def write_network(network: Network, path: str | os.PathLike[str], *, metadata: Mapping[str, str] | None = None) -> None:
+    """Write the network to `path` as ONNX, through a temporary file and a rename.
+
+    Args:
+        network: the network.
+        path: where to.
+        metadata: entries for the model's `metadata_props`.
+
+    Raises:
+        InputError: the file cannot be written, or a weight does not fit into the network's `weight_dtype`.
+    """
+    data = to_model(network, metadata).SerializeToString(deterministic=True)
+    write_atomically(path, lambda temporary: temporary.write_bytes(data))
+
+
+def to_model(network: Network, metadata: Mapping[str, str] | None = None) -> ModelProto:
+    """The network as an ONNX model, checked by the ONNX checker.
+
+    Raises:
+        InputError: a weight does not fit into the network's `weight_dtype`.
+    """
+    names = {network.input.name, *network.shapes, *(port.name for port in network.outputs)}
+    builder = Builder(np.dtype(network.weight_dtype), names, dict(network.shapes), network.input.name)
+    _write_input(builder, network.input)
+    outputs = _plan_outputs(builder, network)
+    for node in network.nodes:
+        _write_node(builder, node, network)
+    for port, inner in outputs:
+        _write_output(builder, port, inner)
+    _rename(builder, {port.name: inner for port, inner in outputs if inner != port.name})
+    graph = helper.make_graph(
+        builder.nodes,
+        "redy",
+        [_info(network.input)],
+        [_info(port) for port in network.outputs],
+        builder.initializers,
+    )
+    imports = _imports(builder, network)
+    model = helper.make_model(graph, producer_name="redy", producer_version=__version__, opset_imports=imports)
+    model.ir_version = max(_OLDEST_IR, helper.find_min_ir_version_for(imports, ignore_unknown=True))
+    helper.set_model_props(model, {str(key): str(text) for key, text in (metadata or {}).items()})
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise InputError(f"the network cannot be written as ONNX ({' '.join(str(error).split())[:300]})") from error
+    return model
+
+
+def _imports(builder: Builder, network: Network) -> list[onnx.OperatorSetIdProto]:
+    versions = {"": max(network.opset, builder.opset, _OLDEST_OPSET)}
+    for node in network.nodes:
+        if isinstance(node, Foreign):
+            used = ModelProto.FromString(node.payload)
+            versions |= {entry.domain: entry.version for entry in used.opset_import if entry.domain}
+    return [helper.make_opsetid(domain, version) for domain, version in versions.items()]
+
+
+def _info(port: Port) -> ValueInfoProto:
+    shape = [*(() if port.batch is None else (port.batch,)), *port.shape]
+    kind = onnx.TensorProto.BFLOAT16 if port.dtype == "bfloat16" else helper.np_dtype_to_tensor_dtype(
+        np.dtype(port.dtype)
+    )
+    return helper.make_tensor_value_info(port.name, kind, shape)
+
+
+def _write_input(builder: Builder, port: Port) -> None:
+    """Inside the graph the input has a batch axis and the type in which the network computes."""
+    tensor = port.name
+    if port.dtype != builder.dtype.name:
+        kind = helper.np_dtype_to_tensor_dtype(builder.dtype)
+        tensor = builder.node("Cast", [tensor], builder.fresh(f"{port.name}.cast"), to=kind)
+    if port.batch is None:
+        axis = builder.whole_numbers("batch_axis", [0])
+        tensor = builder.node("Unsqueeze", [tensor, axis], builder.fresh(f"{port.name}.batched"))
+    builder.tensors[port.name] = tensor
+
+
+def _plan_outputs(builder: Builder, network: Network) -> list[tuple[Port, str]]:
+    """Each output with the name its value has inside the graph, another one where a cast or Squeeze follows."""
+    plan = []
+    for port in network.outputs:
+        node = network.by_name.get(port.name)
+        kept = isinstance(node, Foreign) and np.dtype(port.dtype).kind != "f" if port.dtype != "bfloat16" else False
+        same = port.batch is not None and (kept or port.dtype == builder.dtype.name)
+        plan.append((port, port.name if same else builder.fresh(f"{port.name}.inner")))
+    return plan
+
+
+def _write_output(builder: Builder, port: Port, inner: str) -> None:
+    if inner == port.name:
+        return
+    tensor = inner
+    cast = port.dtype != builder.dtype.name
+    if port.batch is None:
+        axis = builder.whole_numbers("batch_axis", [0])
+        tensor = builder.node(
+            "Squeeze", [tensor, axis], builder.fresh(f"{port.name}.sample") if cast else f"{port.name}\0"
+        )
+    if cast:
+        builder.node("Cast", [tensor], f"{port.name}\0", to=_info(port).type.tensor_type.elem_type)
+
+
+def _rename(builder: Builder, inner: Mapping[str, str]) -> None:
+    """Values that are cast or squeezed for the output give their name to the result."""
+    final = {f"{name}\0": name for name in inner}
+    for node in builder.nodes:
+        for names in (node.input, node.output):
+            for place, name in enumerate(names):
+                names[place] = inner.get(name, final.get(name, name))
+        if node.name in final:
+            node.name = final[node.name]
+        elif node.name in inner:
+            node.name = inner[node.name]
+
+
+def _write_node(builder: Builder, node: Node, network: Network) -> None:
+    match node:
+        case Affine() if not node.terms:
+            batch = network.input.batch
+            write_constant(builder, node, 1 if batch is None else batch if isinstance(batch, int) else None)
+        case Affine():
+            write_affine(builder, node)
+        case Activate():
+            write_activation(builder, node)
+        case Elementwise():
+            write_elementwise(builder, node)
+        case MaxPool():
+            write_max_pool(builder, node)
+        case Product():
+            builder.node("Mul", [builder.tensor(node.left), builder.tensor(node.right)], node.name)
+        case Foreign():
+            write_foreign(builder, node, network)
