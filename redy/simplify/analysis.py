@@ -240,6 +240,15 @@ class Analysis:
                 self._close_product(atoms)
         for node in self.nodes:
             self.flows[node].close(node, self)
+            self._keep_operands(node)
+
+    def _keep_operands(self, node: ir.Node) -> None:
+        """A node that stays reads at least one channel of each of its inputs, also where no value of it matters."""
+        if self.flows[node].may_lose_inputs or not any(self.alive[self.atoms[v]].any() for v in node.outputs):
+            return
+        for value in node.inputs:
+            if value is not None and value in self.atoms and not self.alive[self.atoms[value]].any():
+                self.revive(self.atoms[value].ravel()[:1])
 
     def _mark(self, bad: Mask) -> None:
         components = np.unique(self._component[np.flatnonzero(bad)])

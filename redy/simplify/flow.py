@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 class Flow:
     """The rule of one operator; the methods are called in the order in which they stand here."""
 
+    may_lose_inputs = False  # whether it can go on without an input of which no channel is left
     owns_atoms = False  # whether the outputs have channels of their own (a layer), rather than those of an input
 
     def layout(self, node: ir.Node, a: Analysis) -> None:

@@ -157,8 +157,6 @@ class Convolution(Flow):
         live_in, live_out = a.live(x, 1), a.live(y, 1)
         labels_in = a.only_along_labels(x, 1)
         labels_out = a.atoms[y].ravel()
-        if self.groups == 1 and labels_in.size == self.inputs and live_out.any() and not live_in.any():
-            a.revive(labels_in[:1])
         if self.groups == 1 or not live_out.any():
             return
         if self.depthwise and labels_in.size == self.inputs:

@@ -16,6 +16,8 @@ from redy.simplify.take import Take, renumber
 class Concat(Flow):
     """One after the other along `axis`."""
 
+    may_lose_inputs = True
+
     def __init__(self, axis: int) -> None:
         self.axis = axis
 

@@ -104,12 +104,6 @@ class Linear(Flow):
         view = [self.inputs if i == axis else 1 for i in range(len(shape))]
         a.demand(x, self.nonzero[outputs].any(axis=0).reshape(view))
 
-    def close(self, node: ir.Node, a: Analysis) -> None:
-        x, y = self.operand(node), node.outputs[0]
-        axis = a.rank(x) - self.back
-        if a.alive[a.atoms[y]].any() and not a.live(x, axis).any():
-            a.revive(a.only_along_labels(x, axis)[:1])
-
     def take(self, node: ir.Node, t: Take) -> None:
         x, y = self.operand(node), node.outputs[0]
         axis = t.a.rank(x) - self.back

@@ -18,12 +18,19 @@ class Pad(Flow):
 
     def __init__(self, begin: list[int], end: list[int], value: float | None) -> None:
         self.begin, self.end, self.value = begin, end, value
+        self.grown: list[int] = []  # axes along which channels are added
 
     def layout(self, node: ir.Node, a: Analysis) -> None:
         x, y = node.inputs[0], node.outputs[0]
         assert x is not None
         atoms = a.atoms[x]
-        grown = [i for i, n in enumerate(atoms.shape) if n > 1 and (self.begin[i] or self.end[i])]
+        shape_x = dims(x)
+        assert shape_x is not None
+        self.grown = grown = [
+            i
+            for i, n in enumerate(atoms.shape)
+            if (self.begin[i] or self.end[i]) and (n > 1 or (i == 1 and shape_x[i] == 1 and self.value is not None))
+        ]
         if any(self.begin[i] < 0 or self.end[i] < 0 or self.value is None for i in grown) or len(grown) > 1:
             a.pin(x)
             a.opaque(y)
@@ -43,12 +50,12 @@ class Pad(Flow):
         facts, shape, out = a.facts[x], dims(x), dims(y)
         assert shape is not None and out is not None
         known, table, axes = facts.known, facts.table, list(facts.axes)
-        if a.atoms[y].ndim != known.ndim or (a.atoms[y].size == 1 < known.size):
+        if a.atoms[y].ndim != known.ndim or a.atoms[y].size < known.size:
             return
         for i, n in enumerate(known.shape):
             if not (self.begin[i] or self.end[i]):
                 continue
-            if n > 1:
+            if i in self.grown:
                 assert self.value is not None
                 widths = [(self.begin[i], self.end[i]) if j == i else (0, 0) for j in range(known.ndim)]
                 known = np.pad(known, widths, constant_values=True)
@@ -73,7 +80,7 @@ class Pad(Flow):
         need = a.needs[y] & ~a.absorbed(y)
         if not need.any():
             return
-        if need.ndim != a.needs[x].ndim or (need.size == 1 < a.needs[x].size):
+        if need.ndim != a.needs[x].ndim or need.size < a.needs[x].size:
             a.demand_all(x)
             return
         inner = tuple(
@@ -81,12 +88,6 @@ class Pad(Flow):
             for i, n in enumerate(a.needs[x].shape)
         )
         a.demand(x, need[inner])
-
-    def close(self, node: ir.Node, a: Analysis) -> None:
-        x, y = node.inputs[0], node.outputs[0]
-        assert x is not None
-        if a.alive[a.atoms[y]].any() and not a.alive[a.atoms[x]].any():
-            a.revive(a.atoms[x].ravel()[:1])
 
     def take(self, node: ir.Node, t: Take) -> None:
         y = node.outputs[0]
