@@ -30,6 +30,11 @@ Winner = Literal["max", "min"]
 Progress = Callable[[str], None]
 
 
+SEARCH_SHARE = 0.8
+"""Which share of the time limit the search may take."""
+POINT_MACS = 200_000_000
+FEWEST_POINTS = 200
+"""Samples and corners are limited to this number of multiply-adds each, but not below this number of points."""
 CHECKED = 2048
 """At how many points the reduced network is compared with the original before it is given back."""
 
@@ -89,6 +94,8 @@ class Known:
         findings: in the order in which they apply.
         undecided: units whose question is open.
         stats: per step what it did.
+        claims: what a step proved about the network with its findings, where that is not plain equality of outputs;
+            a step that adds findings of another kind than "phase" must say here what they preserve.
         notes: what kept a step from doing more.
     """
 
@@ -97,6 +104,7 @@ class Known:
     findings: list[Finding] = field(default_factory=list)
     undecided: list[Unit] = field(default_factory=list)
     stats: dict[str, Any] = field(default_factory=dict)
+    claims: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -203,9 +211,9 @@ def reduce(  # noqa: PLR0913 - the options of the command, with the same words
     )
     _check_options(network, box, options)
     begin = time.perf_counter()
-    deadline = None if time_limit is None else time.monotonic() + time_limit
-    points = sample_points(box, options.samples, options.corners, options.seed)
-    problem = Problem(network, box, options, points, deadline, progress or (lambda _: None))
+    # The search ends before the limit: folding, checking and writing come after it.
+    deadline = None if time_limit is None else time.monotonic() + SEARCH_SHARE * time_limit
+    problem = Problem(network, box, options, _points(network, box, options), deadline, progress or (lambda _: None))
     timings: dict[str, float] = {}
     known = _searched(problem, timings)
     small, shrunk = _rewritten(problem, known, timings)
@@ -227,6 +235,12 @@ def reduce(  # noqa: PLR0913 - the options of the command, with the same words
         notes=tuple(known.notes) if shrunk.refusal is None else (*known.notes, shrunk.refusal),
         bounds=known.bounds,
     )
+
+
+def _points(network: Network, box: Box, options: Options) -> Array:
+    """Samples and corners, fewer for networks that are costly to evaluate."""
+    most = max(FEWEST_POINTS, POINT_MACS // max(1, network.macs))
+    return sample_points(box, min(options.samples, most), min(options.corners, most), options.seed)
 
 
 def replay(original: Network, reduction: Reduction) -> Network:
@@ -330,12 +344,15 @@ def _stated(problem: Problem, known: Known, small: Network, shrunk: Shrunk) -> G
     error = _error(problem, known, small, shrunk)
     largest = None if error is None else max((float(np.max(e)) for e in error.values() if e.size), default=0.0)
     size = "by an amount that redy does not bound" if largest is None else f"by at most {largest:.3g}"
+    if any(finding.kind != "phase" for finding in known.findings) and not known.claims:
+        raise CheckFailed("a criterion removed units without saying what that preserves; nothing was written")
     statement = (
         "For every input of the box, in real arithmetic on the weights as written, every output differs from the "
         f"original's {size}, which is what folding and rounding the weights to {problem.network.weight_dtype} changes."
     )
     if not known.findings:
         statement = "No unit was removed; only what holds for every input was simplified. " + statement
+    statement = " ".join([*known.claims, statement])
     belief = f" Trusted and not re-derived: {', '.join(trusted)}." if trusted else " Nothing is taken on trust."
     return Guarantee(statement + belief, problem.options.preserve, error, trusted)
 

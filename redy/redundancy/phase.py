@@ -32,7 +32,7 @@ Engine = Literal["auto", "linear", "branch", "milp"]
 
 BRANCHING_INPUTS = 12
 """`auto` branches on the input box up to this number of inputs that are not fixed."""
-SOLVER_SECONDS = {"after branching": 1.0, "alone": 60.0}
+SOLVER_SECONDS = {"after branching": 1.0, "alone": 30.0}
 """What `auto` gives the solver at most: what branching leaves open is rarely decided by a solver in short time."""
 
 

@@ -6,16 +6,13 @@ into (maps of) biases, channels dropped from producers and consumers, residual s
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-import onnx
 
 from redy.errors import RedyError
 from redy.formats.onnx_read import read_network
-from redy.formats.onnx_write import write_network
+from redy.formats.onnx_write import to_model
 from redy.model import Activate, Finding, Network
 from redy.rewrite.dense import Refusal, is_vector
 from redy.simplify import ChannelFinding, simplify
@@ -31,13 +28,8 @@ def remove_channels(network: Network, findings: Sequence[Finding]) -> Network | 
     if not findings:
         return network
     facts = {node.name: _facts(node, findings) for node in network.activations if not is_vector(node.shape)}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        write_network(network, path)
-        model = onnx.load(path)
     try:
-        simplified = simplify(model, findings=facts, check=False).model
-        small = read_network(simplified)
+        small = read_network(simplify(to_model(network), findings=facts, check=False).model)
     except RedyError as error:
         return Refusal(f"channels were not removed: {error}")
     if small.parameters > network.parameters or small.macs > network.macs:

@@ -19,6 +19,10 @@ def round_weights(network: Network, dtype: str) -> Network | Refusal:
 
     Convolutions are left alone: no rewrite of this package changes them. Refused if a weight overflows.
     """
+    try:
+        np.dtype(dtype)
+    except TypeError:
+        return Refusal(f"numpy has no {dtype} to which weights could be rounded")
     nodes: list[Node] = []
     for node in network.nodes:
         if not isinstance(node, Affine) or not dense_affine(node):

@@ -18,7 +18,8 @@ def name_structure(network: Network) -> Network:
     for node in network.nodes:
         if isinstance(node, Affine):
             terms = tuple(Term(term.source, _structured(term.operator)) for term in node.terms)
-            nodes.append(Affine(node.name, terms, node.bias))
+            same = all(a.operator is b.operator for a, b in zip(terms, node.terms, strict=True))
+            nodes.append(node if same else Affine(node.name, terms, node.bias))
         else:
             nodes.append(node)
     return rebuilt(network, nodes)

@@ -115,6 +115,7 @@ def test_a_used_up_time_limit_still_writes_a_valid_network(model, box, tmp_path,
         (["--preserve", "tolerance"], "tolerance"),
         (["--tolerance", "0.1"], "tolerance"),
         (["--time-limit", "-1"], "time"),
+        (["--time-limit", "nan"], "time"),
         (["--engine", "guess"], "guess"),
     ],
 )
@@ -156,12 +157,10 @@ def test_a_result_that_differs_is_not_written(model, box, tmp_path, capsys, monk
 
     write = writing.write_network
 
-    def wrong(network, path, metadata=None):
-        last = network.nodes[-1]
+    def wrong(network, path, *, metadata=None):
+        *others, last = network.nodes
         assert isinstance(last, Affine)
-        return write(
-            rebuilt(network, [*network.nodes[:-1], Affine(last.name, last.terms, last.bias + 1)]), path, metadata
-        )
+        write(rebuilt(network, [*others, Affine(last.name, last.terms, last.bias + 1)]), path, metadata=metadata)
 
     monkeypatch.setattr(writing, "write_network", wrong)
     out = tmp_path / "small.onnx"
@@ -175,7 +174,7 @@ def test_a_result_that_differs_is_not_written(model, box, tmp_path, capsys, monk
 def test_an_interrupt_leaves_nothing_half_written(model, box, tmp_path, capsys, monkeypatch):
     import redy.formats.onnx_write as writing
 
-    def interrupted(network, path, metadata=None):
+    def interrupted(network, path, *, metadata=None):
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from redy.model import Activate, Affine, Dense, Finding, Line, Network, Port, Proof, Proved, Term, Unit
+from redy.model import (
+    Activate,
+    Affine,
+    Dense,
+    Finding,
+    Line,
+    Network,
+    Operator,
+    PiecewiseLinear,
+    Port,
+    Proof,
+    Proved,
+    Term,
+    Unit,
+    identity,
+)
 from redy.model.functions import absolute, clip, leaky_relu, relu
 
 
 def random_network(rng: np.random.Generator, *, layers: int = 3, width: int = 6, skips: bool = True) -> Network:
-    """A dense network with mixed activations and skip connections, float32 weights."""
+    """A dense network with mixed activations, skip connections and plain affine layers, float32 weights; output y."""
     inputs = int(rng.integers(1, 5))
     sizes = {"x": inputs}
     nodes: list[Affine | Activate] = []
@@ -18,13 +35,16 @@ def random_network(rng: np.random.Generator, *, layers: int = 3, width: int = 6,
         size = int(rng.integers(1, width + 1))
         sources = [previous]
         sources += [name for name in sizes if skips and name != previous and rng.random() < 0.3]
-        terms = tuple(Term(s, Dense.of(_weights(rng, (size, sizes[s])))) for s in sources)
+        terms = tuple(Term(s, _operator(rng, size, sizes[s])) for s in sources)
         nodes.append(Affine(f"z{layer}", terms, _weights(rng, (size,))))
-        alphas = _weights(rng, (size,))
-        function = [relu(), relu(), leaky_relu(0.25), leaky_relu(alphas), clip(-0.5, 0.75), absolute()][rng.integers(6)]
-        nodes.append(Activate(f"a{layer}", f"z{layer}", function, (size,)))
+        nodes.append(Activate(f"a{layer}", f"z{layer}", _function(rng, size), (size,)))
         previous = f"a{layer}"
         sizes[previous] = size
+        if rng.random() < 0.2:
+            sizes[f"z{layer}"] = size
+        if rng.random() < 0.1:
+            nodes.append(Activate(f"b{layer}", f"z{layer}", _function(rng, size), (size,)))
+            sizes[f"b{layer}"] = size
     terms = tuple(
         Term(s, Dense.of(_weights(rng, (2, sizes[s]))))
         for s in sizes
@@ -32,6 +52,23 @@ def random_network(rng: np.random.Generator, *, layers: int = 3, width: int = 6,
     )
     nodes.append(Affine("y", terms, _weights(rng, (2,))))
     return Network(Port("x", (inputs,)), tuple(nodes), (Port("y", (2,)),))
+
+
+def with_outputs(network: Network, rng: np.random.Generator) -> Network:
+    """The same network with some of its inner values as further outputs."""
+    inner = [node for node in network.nodes if node.name != "y" and rng.random() < 0.3]
+    return replace(network, outputs=(*network.outputs, *(Port(node.name, node.shape) for node in inner)))
+
+
+def _operator(rng: np.random.Generator, size: int, width: int) -> Operator:
+    if size == width and rng.random() < 0.2:
+        return identity((size,))
+    return Dense.of(_weights(rng, (size, width)))
+
+
+def _function(rng: np.random.Generator, size: int) -> PiecewiseLinear:
+    alphas = _weights(rng, (size,))
+    return [relu(), relu(), leaky_relu(0.25), leaky_relu(alphas), clip(-0.5, 0.75), absolute()][rng.integers(6)]
 
 
 def _weights(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

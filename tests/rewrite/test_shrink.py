@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from dense_networks import layer, line_finding, network_of, phase_findings, random_network
+from dense_networks import layer, line_finding, network_of, phase_findings, random_network, with_outputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,12 +51,30 @@ def test_any_lines_give_what_the_network_with_these_lines_computes_everywhere(se
     result = applied(network, findings)
     points = rng.normal(size=(30, *network.input.shape)) * 3
     expected = result.lined.evaluate(points)
+    if result.refusal is not None:
+        assert result.network is network
+        return
     np.testing.assert_allclose(
         result.network.evaluate(points), expected, rtol=1e-8, atol=1e-9 * (1 + np.abs(expected).max())
     )
     lines = {(finding.unit.node, finding.unit.index) for finding in findings}
     kept = {(name, int(j)) for name, units in result.units.items() for j in units}
-    assert result.refusal is not None or not kept & lines
+    assert not kept & lines
+
+
+@settings(deadline=None, max_examples=100)
+@given(seed=SEEDS, layers=st.integers(1, 4))
+def test_further_outputs_keep_name_shape_and_value(seed, layers):
+    rng = np.random.default_rng(seed)
+    network = with_outputs(random_network(rng, layers=layers), rng)
+    points = rng.normal(size=network.input.shape) + 0.3 * rng.uniform(-1, 1, (40, *network.input.shape))
+    small = applied(network, phase_findings(network, points)).network
+    assert small.outputs == network.outputs
+    names = [port.name for port in network.outputs]
+    expected, found = network.trace(points, names), small.trace(points, names)
+    scale = 1 + max(np.abs(value).max() for value in network.trace(points).values())
+    for name in names:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-9, atol=1e-9 * scale)
 
 
 def test_a_network_whose_units_are_all_lines_becomes_one_matrix():
