@@ -194,3 +194,19 @@ def test_acas_properties(prop, redy_data, tmp_path, capsys):
     jsonschema.validate(document, schema())
     assert document["measured"]["deviation"] <= 1e-4 * document["measured"]["scale"]
     assert document["reduced"]["parameters"] <= 13305
+
+
+def test_a_padded_residual_convolutional_network_loses_its_dead_channels(models, tmp_path, capsys):
+    model, bounds = models / "digits_cnn_pruned.onnx", models / "digits_cnn.box.json"
+    out = tmp_path / "small.onnx"
+    command = ["reduce", str(model), "--bounds", str(bounds), "-o", str(out), "--engine", "linear", "--json", "--quiet"]
+    assert run(command) == 0
+    document = json.loads(capsys.readouterr().out)
+    channels = {layer["name"]: layer for layer in document["layers"] if layer["units"] in (16, 24)}
+    assert len(channels) == 4
+    assert all(layer["kept"] < layer["units"] for layer in channels.values())
+    assert document["reduced"]["parameters"] < 0.4 * document["original"]["parameters"]
+    original = read_network(model)
+    points = read_box(bounds, original.input.shape).sample(200, np.random.default_rng(1))
+    expected = Session(model).run(points)
+    np.testing.assert_allclose(Session(out).run(points), expected, atol=1e-4 * np.abs(expected).max())
