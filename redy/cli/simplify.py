@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     type=click.Choice(["union", "expand", "auto"]),
     default="auto",
     show_default=True,
-    help="Channels that are constant in one of several added tensors: computed all the same, put in place, or the cheaper.",
+    help="Channels constant in one of several added tensors: computed all the same, put in place, or the cheaper.",
 )
 @click.option("--no-check", is_flag=True, help="Do not compare the result with the original in onnxruntime.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the inputs of the comparison.")

@@ -35,7 +35,7 @@ class Analysis:
         graph: Graph,
         flow_of: Callable[[ir.Node, Graph], Flow],
         findings: Mapping[str, Facts] | None = None,
-        allow: Callable[[str, str], bool] = lambda rewrite, where: True,
+        allow: Callable[[str, str], bool] = lambda *_: True,
     ) -> None:
         self.graph = graph
         self.nodes = graph.nodes()
@@ -235,7 +235,7 @@ class Analysis:
         self._mark(bad)
         if self._changed:
             return
-        for value, atoms in self.atoms.items():
+        for atoms in self.atoms.values():
             if sum(n > 1 for n in atoms.shape) > 1:
                 self._close_product(atoms)
         for node in self.nodes:

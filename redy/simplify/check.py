@@ -39,17 +39,17 @@ class Deviation:
 
 
 def compare(original: onnx.ModelProto, result: onnx.ModelProto, seed: int) -> Deviation:
-    """Check `result` (validity, inferred shapes, interface) and compare it with `original` on inputs of several sizes."""
+    """Check `result` (validity, shapes, interface) and compare it with `original` on inputs of several sizes."""
     invalid = _invalid(original, result)
     if invalid:
         return Deviation(True, invalid)
     try:
         first = session(original)
-    except Exception as error:  # a model that onnxruntime cannot run can still be simplified
+    except Exception as error:  # noqa: BLE001 - a model that onnxruntime cannot run can still be simplified
         return Deviation(False, f"not compared: onnxruntime cannot run the original ({_line(error)})")
     try:
         second = session(result)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - onnxruntime and onnx raise kinds of their own
         return Deviation(True, f"onnxruntime cannot run the result ({_line(error)})")
     worst, runs = 0.0, 0
     for feeds in inputs(first, seed):
@@ -91,7 +91,9 @@ def session(model: onnx.ModelProto, *, optimise: bool = True, threads: int = 0) 
 def inputs(model: ort.InferenceSession, seed: int, sizes: Mapping[str, int] | None = None) -> Iterator[Feeds]:
     """Feeds for a session: per choice of dynamic sizes normal inputs, and zeros and extremes for the first of them."""
     rng = np.random.default_rng(seed)
-    dynamic = sorted({str(d) for i in model.get_inputs() for k, d in enumerate(i.shape) if not isinstance(d, int) and k > 0})
+    dynamic = sorted(
+        {str(d) for i in model.get_inputs() for k, d in enumerate(i.shape) if not isinstance(d, int) and k > 0}
+    )
     batch = any(i.shape and not isinstance(i.shape[0], int) for i in model.get_inputs())
     choices = [(b, s) for s in (SIZES if dynamic else SIZES[:1]) for b in (BATCHES if batch else BATCHES[:1])]
     useful: set[int] = set()
@@ -107,11 +109,14 @@ def inputs(model: ort.InferenceSession, seed: int, sizes: Mapping[str, int] | No
         yield feeds
         if first and b == BATCHES[0]:
             for scale in (0.0, 30.0, -1000.0):
-                yield {i.name: _draw(rng, i.type, shape, scale) for i, shape in zip(model.get_inputs(), shapes, strict=True)}
+                yield {
+                    i.name: _draw(rng, i.type, shape, scale)
+                    for i, shape in zip(model.get_inputs(), shapes, strict=True)
+                }
 
 
 def latency_ratio(original: onnx.ModelProto, result: onnx.ModelProto, seed: int = 0, repeats: int = 9) -> float | None:
-    """Median ratio of the times of the result and of the original, one thread, taken in turn; None where neither runs."""
+    """Median ratio of the times, result to original, one thread, taken in turn; None where one does not run."""
     try:
         sessions = [session(original, threads=1), session(result, threads=1)]
         feeds = next(f for f in inputs(sessions[0], seed) if _run(sessions[0], f) is not None)
@@ -123,7 +128,7 @@ def latency_ratio(original: onnx.ModelProto, result: onnx.ModelProto, seed: int 
                 start = time.perf_counter()
                 one.run(None, feeds)
                 taken.append(time.perf_counter() - start)
-    except Exception:  # a ratio is a courtesy; a model that cannot run has none
+    except Exception:  # noqa: BLE001 - a ratio is a courtesy; a model that cannot run has none
         return None
     return float(np.median(np.divide(times[1], times[0])))
 
@@ -140,12 +145,12 @@ def _invalid(original: onnx.ModelProto, result: onnx.ModelProto) -> str | None:
         return None  # onnxruntime checks it from a file
     try:
         onnx.checker.check_model(original)
-    except Exception:  # what was not valid before cannot be expected to be so now
+    except Exception:  # noqa: BLE001 - what was not valid before cannot be expected to be so now
         return None
     try:
         onnx.checker.check_model(result)
         onnx.shape_inference.infer_shapes(result, check_type=True, strict_mode=False)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - onnxruntime and onnx raise kinds of their own
         return f"the result is not a valid model ({_line(error)})"
     return None
 
@@ -156,9 +161,7 @@ def _real_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
 
 
 def _shape(shape: list[int | str | None], batch: int, size: int, sizes: Mapping[str, int]) -> list[int]:
-    return [
-        d if isinstance(d, int) else sizes.get(str(d), batch if k == 0 else size) for k, d in enumerate(shape)
-    ]
+    return [d if isinstance(d, int) else sizes.get(str(d), batch if k == 0 else size) for k, d in enumerate(shape)]
 
 
 def _draw(rng: np.random.Generator, kind: str, shape: list[int], scale: float) -> np.ndarray:
@@ -177,7 +180,7 @@ def _draw(rng: np.random.Generator, kind: str, shape: list[int], scale: float) -
 def _run(model: ort.InferenceSession, feeds: Feeds) -> list[np.ndarray] | None:
     try:
         return list(model.run(None, feeds))
-    except Exception:  # onnxruntime raises its own kinds; to the caller only whether it ran matters
+    except Exception:  # noqa: BLE001 - onnxruntime raises its own kinds; to the caller only whether it ran matters
         return None
 
 
@@ -190,7 +193,9 @@ def _relative(expected: np.ndarray, got: np.ndarray) -> float:
     if expected.size == 0:
         return 0.0
     if expected.dtype.kind not in "fV":
-        return 0.0 if np.mean(expected != got) <= 0.01 else 1.0  # an argmax may flip where two are equal but for rounding
+        return (
+            0.0 if np.mean(expected != got) <= 0.01 else 1.0
+        )  # an argmax may flip where two are equal but for rounding
     e, g = expected.astype(np.float64), got.astype(np.float64)
     if not np.isfinite(g).all():
         return float("inf")
@@ -208,11 +213,16 @@ def _noise(model: onnx.ModelProto, feeds: Feeds, expected: list[np.ndarray]) -> 
     """How far the original is from itself in another order of summation and with inputs one rounding away."""
     try:
         plain = session(model, optimise=False)
-    except Exception:
+    except Exception:  # noqa: BLE001 - onnxruntime and onnx raise kinds of their own
         return 0.0
-    near = {n: np.nextafter(x, np.inf, dtype=x.dtype) if x.dtype in (np.float32, np.float64) else x for n, x in feeds.items()}
+    near = {
+        n: np.nextafter(x, np.inf, dtype=x.dtype) if x.dtype in (np.float32, np.float64) else x
+        for n, x in feeds.items()
+    }
     other = [r for f in (feeds, near) if (r := _run(plain, f)) is not None]
-    return max((_relative(np.asarray(e), np.asarray(o)) for r in other for e, o in zip(expected, r, strict=True)), default=0.0)
+    return max(
+        (_relative(np.asarray(e), np.asarray(o)) for r in other for e, o in zip(expected, r, strict=True)), default=0.0
+    )
 
 
 def _sizes(feeds: Feeds) -> str:

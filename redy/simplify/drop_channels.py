@@ -54,13 +54,13 @@ def drop_channels(graph: Graph, a: Analysis) -> Dropped:
     for value, response in t.later_maps:
         labelled = [i for i, n in enumerate(a.atoms[value].shape) if n > 1]
         axis = labelled[0] if labelled else 0
-        add_map(graph, value, response, t.live(value, axis), axis, _dtype(graph, value))
+        add_map(graph, value, response, t.live(value, axis), axis, _dtype(value))
     graph.remove(vanished)
     graph.remove_unread()
     return Dropped(channels, t.absorbed_constants, where)
 
 
-def _dtype(graph: Graph, value: ir.Value) -> ir.DataType:
+def _dtype(value: ir.Value) -> ir.DataType:
     if value.dtype is not None:
         return value.dtype
     producer = value.producer()

@@ -59,7 +59,7 @@ class Facts:
         """Channels known to be zero everywhere."""
         spread = tuple(i for i, n in enumerate(self.known.shape) if n == 1 and self.table.shape[i] > 1)
         nought = self.table == 0
-        return self.known & (nought.all(axis=spread, keepdims=True) if spread else nought)
+        return np.asarray(self.known & (nought.all(axis=spread, keepdims=True) if spread else nought))
 
     def full(self, axis: int, length: int | None) -> Facts | None:
         """The facts with every position of `axis` listed; None where the length is dynamic and matters."""
@@ -73,12 +73,12 @@ class Facts:
         return Facts(self.known, table, tuple(axes))
 
     def over(self, axes: Sequence[int]) -> Facts:
-        """The facts with labels along `axes` only: other labelled axes become positions, known where all of them are."""
+        """The facts with labels along `axes` only: others become positions, known where all of them are."""
         facts: Facts = self
         for axis, labels in enumerate(self.known.shape):
             if axis in axes or labels == 1:
                 continue
-            known = facts.known.all(axis=axis, keepdims=True)
+            known = np.asarray(facts.known.all(axis=axis, keepdims=True))
             table = np.where(known, np.broadcast_to(facts.table, _joint(facts)), 0.0)
             kept = list(facts.axes)
             kept[axis] = Listed(np.arange(labels, dtype=np.int64))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from redy.errors import InputError
 from redy.formats.files import write_atomically
@@ -43,7 +43,7 @@ def size_of(model: onnx.ModelProto) -> int:
 
 
 def save(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
-    """Write a model; weights beyond what one file can hold go to `<path>.data` beside it, renamed before the model is."""
+    """Write a model; weights beyond what one file can hold go to `<path>.data` beside it, renamed first."""
     target = Path(path)
     if size_of(model) < _LARGEST_MESSAGE:
         write_atomically(target, lambda temporary: temporary.write_bytes(model.SerializeToString()))

@@ -68,7 +68,7 @@ class Along(Flow):
             else:
                 a.opaque(out)
 
-    def view(self, node: ir.Node, value: ir.Value, a: Analysis) -> np.ndarray:
+    def view(self, node: ir.Node, value: ir.Value, a: Analysis) -> np.ndarray:  # noqa: ARG002 - one signature for all
         return a.atoms[value]
 
     def backward(self, node: ir.Node, a: Analysis) -> None:

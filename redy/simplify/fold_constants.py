@@ -1,8 +1,8 @@
 """Whole tensors that became constant.
 
 A branch whose channels are all constant needs no layers: where it is added to (or multiplied with) a tensor of the full
-shape, its place is taken by the constant, broadcast over batch and positions. Where the caller or a wall reads it, it is
-expanded to its shape, taken from the graph's inputs where that is dynamic.
+shape, its place is taken by the constant, broadcast over batch and positions. Where the caller or a wall reads it, it
+is expanded to its shape, taken from the graph's inputs where that is dynamic.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def fold_constants(graph: Graph, a: Analysis, allow: Callable[[str, str], bool])
         for value in node.outputs:
             facts = a.facts[value]
             shape = dims(value)
-            if not facts.known.all() or shape is None or not _complete(facts.known.shape, facts.axes, shape):
+            if not facts.known.all() or shape is None:
                 continue
             if not a.alive[a.atoms[value]].any():
                 continue  # its readers absorb it
@@ -52,7 +52,11 @@ def fold_constants(graph: Graph, a: Analysis, allow: Callable[[str, str], bool])
                     for use in readers:
                         use.node.replace_input_with(use.idx, constant)
                     folded += 1
-            elif _worth(node, a) and (target := _shape_of(graph, shape, node)) is not None and allow("fold_constants", where):
+            elif (
+                _worth(node, a)
+                and (target := _shape_of(graph, shape, node)) is not None
+                and allow("fold_constants", where)
+            ):
                 constant = graph.add_constant(f"{where}_constant", table, value.dtype)
                 new = graph.add_node(
                     "Expand", [constant, target], node, stem=f"{where}_filled", shape=shape, dtype=value.dtype
@@ -62,10 +66,6 @@ def fold_constants(graph: Graph, a: Analysis, allow: Callable[[str, str], bool])
     return folded
 
 
-def _complete(labels: tuple[int, ...], axes: tuple[object, ...], shape: tuple[Dim, ...]) -> bool:
-    return len(labels) == len(shape)
-
-
 def _outlives(reader: ir.Node, a: Analysis) -> bool:
     """Whether a reader stays although this input is constant: not all of its outputs are constant too."""
     if isinstance(a.flows.get(reader), Wall) or reader not in a.flows:
@@ -73,19 +73,22 @@ def _outlives(reader: ir.Node, a: Analysis) -> bool:
     return not all(a.facts[out].known.all() for out in reader.outputs)
 
 
-def _broadcasts(reader: ir.Node, index: int, shape: tuple[Dim, ...], a: Analysis) -> bool:
+def _broadcasts(reader: ir.Node, index: int, shape: tuple[Dim, ...], a: Analysis) -> bool:  # noqa: ARG001 - one signature for all
     """Whether the reader's output keeps its shape when this operand shrinks to a broadcast constant."""
     if reader.op_type not in _BROADCASTING or not isinstance(a.flows.get(reader), Elementwise):
         return False
     out = dims(reader.outputs[0])
     return any(
-        other is not None and i != index and other not in () and dims(other) == out and not a.graph.is_constant(other)
+        other is not None
+        and i != index
+        and dims(other) == out
+        and not a.graph.is_constant(other)
         and not a.facts[other].known.all()
         for i, other in enumerate(reader.inputs)
     )
 
 
-def _worth(node: ir.Node, a: Analysis) -> bool:
+def _worth(node: ir.Node, a: Analysis) -> bool:  # noqa: ARG001 - one signature for all
     """A tensor is filled only where that ends a computation, not where it is one already."""
     return node.op_type not in ("Expand", "ConstantOfShape", "Constant", "Shape")
 
@@ -101,7 +104,13 @@ def _shape_of(graph: Graph, shape: tuple[Dim, ...], before: ir.Node) -> ir.Value
             found.append(d)
             continue
         source = next(
-            ((v, i) for v in graph.graph.inputs if not v.is_initializer() for i, e in enumerate(dims(v) or ()) if e == d and d),
+            (
+                (v, i)
+                for v in graph.graph.inputs
+                if not v.is_initializer()
+                for i, e in enumerate(dims(v) or ())
+                if e == d and d
+            ),
             None,
         )
         if source is None:

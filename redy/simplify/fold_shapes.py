@@ -52,7 +52,11 @@ def fuse_shuffles(graph: Graph) -> int:
         first, last = node.inputs[0].producer(), graph.sole_reader(node.outputs[0])
         if first is None or last is None or first.op_type != "Reshape" or last.op_type != "Reshape":
             continue
-        if graph.sole_reader(node.inputs[0]) is not node or not is_standard(first) or last.inputs[0] is not node.outputs[0]:
+        if (
+            graph.sole_reader(node.inputs[0]) is not node
+            or not is_standard(first)
+            or last.inputs[0] is not node.outputs[0]
+        ):
             continue
         before, middle, after = dims(first.inputs[0]), dims(node.inputs[0]), dims(last.outputs[0])
         index = _permutation(before, middle, after, get_ints(node, "perm", []))
@@ -81,6 +85,6 @@ def _permutation(before: object, middle: object, after: object, perm: list[int])
         return None
     static = [d for d in before[2:] if isinstance(d, int)]
     same = all(a == b == c for a, b, c in zip(before[2:], middle[3:], after[2:], strict=True) if isinstance(a, int))
-    if not same or len(before) - len(static) > 2 and before[2:] != after[2:]:
+    if not same or (len(before) - len(static) > 2 and before[2:] != after[2:]):
         return None
     return np.arange(groups * per, dtype=np.int64).reshape(groups, per).T.ravel()

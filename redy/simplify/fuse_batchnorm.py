@@ -33,7 +33,9 @@ def fuse_batchnorm(graph: Graph, allow: Callable[[str, str], bool]) -> int:
             continue
         (x, slope, shift) = line
         where = node.name or node.outputs[0].name or ""
-        if _fuse_after(node, x, slope, shift, graph, allow, where) or _fuse_before(node, x, slope, shift, graph, allow, where):
+        if _fuse_after(node, x, slope, shift, graph, allow, where) or _fuse_before(
+            node, x, slope, shift, graph, allow, where
+        ):
             fused += 1
     return fused
 
@@ -159,7 +161,8 @@ def _fuse_after(
     if not allow("fuse_batchnorm", where):
         return False
     weight = graph.numbers(layer.inputs[1])
-    assert weight is not None and layer.inputs[1] is not None
+    assert weight is not None
+    assert layer.inputs[1] is not None
     old = layer.inputs[1]
     dtype = _dtype(graph, old)
     scaled = _scale(weight, layer, s, outputs=True)
@@ -170,7 +173,9 @@ def _fuse_after(
             bias_value = graph.add_constant(f"{old.name}_bias", t, dtype)
             y = layer.outputs[0]
             shape = dims(x)
-            out = graph.add_node("Add", [y, bias_value], None, after=layer, stem=f"{y.name}_biased", shape=shape, dtype=x.dtype)
+            out = graph.add_node(
+                "Add", [y, bias_value], None, after=layer, stem=f"{y.name}_biased", shape=shape, dtype=x.dtype
+            )
             producer = out.producer()
             assert producer is not None
             graph.replace(node.outputs[0], out, keep=[producer])
@@ -184,7 +189,7 @@ def _fuse_after(
     return True
 
 
-def _set_bias(graph: Graph, layer: ir.Node, s: Table, t: Table, count: int, dtype: ir.DataType) -> None:
+def _set_bias(graph: Graph, layer: ir.Node, s: Table, t: Table, count: int, dtype: ir.DataType) -> None:  # noqa: ARG001 - one signature for all
     old = input_of(layer, 2)
     factor = get_float(layer, "beta", 1.0) if layer.op_type == "Gemm" else 1.0
     bias = graph.numbers(old) if old is not None else np.zeros(1)
@@ -194,7 +199,9 @@ def _set_bias(graph: Graph, layer: ir.Node, s: Table, t: Table, count: int, dtyp
         return
     if len(layer.inputs) < 3:
         layer.resize_inputs(3)
-    name = layer.inputs[1].name if old is None and layer.inputs[1] is not None else (old.name if old is not None else "")
+    name = (
+        layer.inputs[1].name if old is None and layer.inputs[1] is not None else (old.name if old is not None else "")
+    )
     layer.replace_input_with(2, graph.add_constant(f"{name}_bias", total, dtype))
     if layer.op_type == "Gemm":
         layer.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
@@ -223,7 +230,8 @@ def _fuse_before(
     if not allow("fuse_batchnorm", where):
         return False
     weight = graph.numbers(layer.inputs[1])
-    assert weight is not None and layer.inputs[1] is not None
+    assert weight is not None
+    assert layer.inputs[1] is not None
     old = layer.inputs[1]
     dtype = _dtype(graph, old)
     scaled = _scale(weight, layer, s, outputs=False)

@@ -77,7 +77,7 @@ class Graph:
         return None if array is None else np.asarray(array).astype(np.float64)
 
     def integers(self, node: ir.Node, name: str, index: int) -> list[int] | None:
-        """An integer list that older opsets hold in attribute `name` and newer ones in input `index`; None if unknown."""
+        """An integer list: attribute `name` in older opsets, input `index` in newer ones; None if unknown."""
         attribute = node.attributes.get(name)
         if attribute is not None:
             value = attribute.value
@@ -110,7 +110,7 @@ class Graph:
         name = self.fresh(stem)
         with np.errstate(over="ignore"):
             tensor = ir.tensor(np.ascontiguousarray(np.asarray(array).astype(dtype.numpy())), dtype=dtype, name=name)
-        value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(dtype), const_value=tensor)
+        value = ir.Value(name=name, shape=ir.Shape(np.shape(array)), type=ir.TensorType(dtype), const_value=tensor)
         self.graph.register_initializer(value)
         if self.model.ir_version < _FIRST_IR_WITH_OVERRIDABLE_INITIALIZERS:
             self.graph.inputs.append(value)
@@ -222,35 +222,49 @@ def dims(value: ir.Value | None) -> tuple[Dim, ...] | None:
     return tuple(d if isinstance(d, int) else d.value for d in value.shape)
 
 
+def data(node: ir.Node) -> ir.Value:
+    """The first input, which the operator cannot do without."""
+    value = node.inputs[0]
+    assert value is not None
+    return value
+
+
 def input_of(node: ir.Node, index: int) -> ir.Value | None:
+    """An input, None where the node leaves it out."""
     return node.inputs[index] if index < len(node.inputs) else None
 
 
 def is_standard(node: ir.Node) -> bool:
+    """Whether the node belongs to the ONNX domain itself."""
     return node.domain in STANDARD_DOMAINS
 
 
 def has_subgraph(node: ir.Node) -> bool:
+    """Whether the node holds graphs of its own (If, Loop, Scan)."""
     kinds = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
     return any(attribute.type in kinds for attribute in node.attributes.values())
 
 
 def get_int(node: ir.Node, name: str, default: int) -> int:
+    """An integer attribute."""
     attribute = node.attributes.get(name)
     return default if attribute is None else int(attribute.as_int())
 
 
 def get_float(node: ir.Node, name: str, default: float) -> float:
+    """A float attribute."""
     attribute = node.attributes.get(name)
     return default if attribute is None else float(attribute.as_float())
 
 
 def get_string(node: ir.Node, name: str, default: str) -> str:
+    """A string attribute."""
     attribute = node.attributes.get(name)
     return default if attribute is None else str(attribute.as_string())
 
 
 def get_ints(node: ir.Node, name: str, default: Sequence[int]) -> list[int]:
+    """A list of integers."""
     attribute = node.attributes.get(name)
     return list(default) if attribute is None else [int(v) for v in attribute.as_ints()]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import copy
+import dataclasses
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -94,20 +96,39 @@ def simplify(
     """
     if residual not in RESIDUAL:
         raise InputError(f"residual is {residual!r}; choose one of {', '.join(RESIDUAL)}")
-    simplified, steps = _rewrite(model, residual, findings or {}, limit)
+    try:
+        simplified, steps = _rewrite(model, residual, findings or {}, limit)
+    except (AssertionError, ValueError, IndexError, KeyError, TypeError) as error:
+        return _untouched(model, error)
     if not check or findings or simplified.model is model:
         return simplified
     deviation = compare(model, simplified.model, seed)
     if deviation.failed:
         culprit = _bisect(model, residual, steps, seed)
         raise CheckFailed(f"{deviation.text}; the rewrite that did it: {culprit}; nothing was written")
-    report = copy.copy(simplified.report)
-    object.__setattr__(report, "deviation", deviation)
-    return Simplified(simplified.model, report)
+    return Simplified(simplified.model, dataclasses.replace(simplified.report, deviation=deviation))
+
+
+def _untouched(model: onnx.ModelProto, error: Exception) -> Simplified:
+    """A mistake in a rewrite costs its gain, never the user's model; the report says what went wrong and where."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    reason = f"internal error, please report it: {type(error).__name__} at {Path(place.filename).name}:{place.lineno}"
+    try:
+        graph = Graph(ir.from_proto(model))
+        layers = [LayerChange(name, op, n, n) for name, op, n in _layers(graph).values()]
+        cost = count(graph)
+    except (AssertionError, ValueError, IndexError, KeyError, TypeError):
+        layers, cost = [], Cost(0, 0)
+    return Simplified(model, Report(layers, cost, cost, 0, {}, refused=[reason]))
 
 
 def _rewrite(
-    model: onnx.ModelProto, residual: str, findings: Mapping[str, ChannelFinding], limit: int | None, *, maps: bool = True
+    model: onnx.ModelProto,
+    residual: str,
+    findings: Mapping[str, ChannelFinding],
+    limit: int | None,
+    *,
+    maps: bool = True,
 ) -> tuple[Simplified, Steps]:
     steps = Steps(limit)
     try:

@@ -6,7 +6,7 @@ With D the dropped channels that hold the constants c_i, a layer y_o = b_o + sum
 
 Without zero padding the bracket is a number: the new bias. With zero padding it differs at the borders; then
 - *map*: it is added behind the layer, from a table of its few different rows and columns. The table has at most one
-  entry per tap, so never more parameters than the weights that go; height and width may be dynamic, because a position's
+  entry per tap, so never more parameters than the weights that go; height and width may be dynamic, as a position's
   row of the table follows from its distance to the two ends.
 - *carrier*: one constant channel j stays and speaks for all: W_oj' = W_oj + sum_{i in D} W_oi c_i / c_j. The padding
   does the rest. Used where the map depends on sizes that are not known (a stride over a dynamic axis), or costs more.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from redy.simplify.analysis import Analysis
     from redy.simplify.take import Take
 
-# A map costs one more pass over the output, so it must save this share of the layer's multiply-adds (and as many before).
+# A map costs one more pass over the output, so it must save this share of the layer's multiply-adds.
 _SMALLEST_SHARE_FOR_MAP = 0.05
 _SMALLEST_CARRIER = 1e-3
 
@@ -72,7 +72,11 @@ def choose(layer: Layer, node: ir.Node, a: Analysis, facts: Facts, constants: Ma
     probe = layer.response(node, a.graph, facts, _first(going))
     if probe is not None and probe.uniform:
         return nothing
-    if probe is not None and int(going.sum()) >= _SMALLEST_SHARE_FOR_MAP * layer.inputs and expressible(probe.axes, a.graph):
+    if (
+        probe is not None
+        and int(going.sum()) >= _SMALLEST_SHARE_FOR_MAP * layer.inputs
+        and expressible(probe.axes, a.graph)
+    ):
         return nothing
     if not facts.uniform or layer.groups > 1:
         return constants
@@ -139,17 +143,24 @@ def add_map(graph: Graph, value: ir.Value, response: MapTable, live: Mask, axis:
     table = response.table.compress(live, axis=axis) if response.table.shape[axis] == live.size else response.table
     shape = dims(value)
     assert shape is not None
-    holder = graph.add_node("Add", [value, value], None, after=producer, stem=f"{value.name}_map", shape=shape, dtype=dtype)
+    holder = graph.add_node(
+        "Add", [value, value], None, after=producer, stem=f"{value.name}_map", shape=shape, dtype=dtype
+    )
     add = holder.producer()
     assert add is not None
     graph.replace(value, holder, keep=[add])
     add.replace_input_with(1, _expanded(graph, value, table, response.axes, dtype, add))
 
 
-def _expanded(graph: Graph, value: ir.Value, table: Table, axes: tuple[Axis, ...], dtype: ir.DataType, add: ir.Node) -> ir.Value:
+def _expanded(
+    graph: Graph, value: ir.Value, table: Table, axes: tuple[Axis, ...], dtype: ir.DataType, add: ir.Node
+) -> ir.Value:
     shape = dims(value)
     assert shape is not None
-    full = [int(d) if isinstance(x, Listed) and isinstance(d, int) else n for x, d, n in zip(axes, shape, table.shape, strict=True)]
+    full = [
+        int(d) if isinstance(x, Listed) and isinstance(d, int) else n
+        for x, d, n in zip(axes, shape, table.shape, strict=True)
+    ]
     static = [i for i, x in enumerate(axes) if isinstance(x, Listed)]
     if np.prod(full) <= 2 * table.size + sum(full[i] for i in static):
         for i in static:
@@ -160,7 +171,7 @@ def _expanded(graph: Graph, value: ir.Value, table: Table, axes: tuple[Axis, ...
 
 
 def spread(graph: Graph, value: ir.Value, table: ir.Value, axes: tuple[Axis, ...], before: ir.Node) -> ir.Value:
-    """A table over classes, gathered to the positions of `value`; the innermost axis first, while the table is small."""
+    """A table over classes, gathered to the positions of `value`; the innermost axis first, while it is small."""
     for i in reversed(range(len(axes))):
         axis = axes[i]
         if isinstance(axis, Uniform):

@@ -53,7 +53,9 @@ def expand_residuals(graph: Graph, residual: str, allow: Callable[[str, str], bo
 def _expand(graph: Graph, node: ir.Node, y: ir.Value, facts: Facts, live: Mask) -> None:
     weight, bias = node.inputs[1], input_of(node, 2)
     shape = dims(y)
-    assert weight is not None and shape is not None and weight.dtype is not None
+    assert weight is not None
+    assert shape is not None
+    assert weight.dtype is not None
     array = graph.constant(weight)
     assert array is not None
     node.replace_input_with(1, graph.add_constant(f"{weight.name}_live", array[live], weight.dtype))
@@ -70,7 +72,9 @@ def _expand(graph: Graph, node: ir.Node, y: ir.Value, facts: Facts, live: Mask) 
     index = np.where(live, np.cumsum(live) - 1, kept)
     indices = graph.add_constant(f"{y.name}_places", index, ir.DataType.INT64)
     padded = graph.add_node("Pad", [y, padding], reader, stem=f"{y.name}_padded", dtype=y.dtype)
-    spread = graph.add_node("Gather", [padded, indices], reader, stem=f"{y.name}_spread", shape=shape, dtype=y.dtype, attributes={"axis": 1})
+    spread = graph.add_node(
+        "Gather", [padded, indices], reader, stem=f"{y.name}_spread", shape=shape, dtype=y.dtype, attributes={"axis": 1}
+    )
     constants = np.where(facts.known, facts.table, 0.0)
     if constants.any():
         term = graph.add_constant(f"{y.name}_constants", constants, weight.dtype)

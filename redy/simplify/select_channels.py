@@ -122,7 +122,7 @@ def _may_pay(node: ir.Node, x: ir.Value, a: Analysis) -> bool:
     flow = a.flows[node]
     if isinstance(flow, Elementwise):
         return len(flow.dynamic(node, a.graph)) == 1 and (
-            a.atoms[x].size == 1 or _shared(x, a) and bool(a.alive[a.atoms[x]].all())
+            a.atoms[x].size == 1 or (_shared(x, a) and bool(a.alive[a.atoms[x]].all()))
         )
     if not isinstance(flow, Convolution):
         return False
@@ -144,7 +144,9 @@ def insert_selector(graph: Graph, node: ir.Node, position: int = 0) -> None:
     """Put a selector of all channels in front of one input of a node."""
     x = node.inputs[position]
     shape = dims(x)
-    assert x is not None and shape is not None and isinstance(shape[1], int)
+    assert x is not None
+    assert shape is not None
+    assert isinstance(shape[1], int)
     index = graph.add_constant("selected", np.arange(shape[1]), ir.DataType.INT64)
     y = graph.add_node(
         "Gather", [x, index], node, stem=f"{x.name}_selected", shape=shape, dtype=x.dtype, attributes={"axis": 1}

@@ -4,7 +4,7 @@ The product c_i g_i is not constant, but the same at every position, so a convol
 
     y_o = sum_{i not in K} W_oi * (x_i g_i)  +  sum_{i in K} (c_i sum_taps W_oi) g_i,        K: x_i = c_i.
 
-The second sum is a layer on the gate alone, one multiply-add per image and pair of channels instead of one per position;
+The second sum is a layer on the gate alone, one multiply-add per image and pair of channels, not one per position;
 channels K leave the first sum and everything before it. Where x_i is a map (zero padding before it) that has a few
 different rows and columns, the layer on the gate is evaluated once for each of these classes and the result gathered.
 """
@@ -40,7 +40,11 @@ def split_gates(graph: Graph, a: Analysis, allow: Callable[[str, str], bool]) ->
         x, gate = found
         facts = a.facts[x]
         constant = facts.known.ravel() & ~facts.zero().ravel() & a.live(node.outputs[0], 1)
-        if constant.size != flow.inputs or constant.mean() < _SMALLEST_SHARE or not _representable(facts, reader, flow, graph):
+        if (
+            constant.size != flow.inputs
+            or constant.mean() < _SMALLEST_SHARE
+            or not _representable(facts, reader, flow, graph)
+        ):
             continue
         constant &= flow.reached(np.ones(flow.outputs, dtype=bool))
         if constant.any() and not constant.all() and allow("split_gates", node.name or node.outputs[0].name or ""):
@@ -54,18 +58,27 @@ def _gate(node: ir.Node, a: Analysis) -> tuple[ir.Value, ir.Value] | None:
     for index in (0, 1):
         x, gate = node.inputs[index], node.inputs[1 - index]
         shape, small = dims(x), dims(gate)
-        if x is None or gate is None or shape is None or small is None or a.graph.is_constant(gate) or a.graph.is_constant(x):
+        if (
+            x is None
+            or gate is None
+            or shape is None
+            or small is None
+            or a.graph.is_constant(gate)
+            or a.graph.is_constant(x)
+        ):
             continue
         if len(shape) == len(small) > 2 and all(d == 1 for d in small[2:]) and small[1] == shape[1] != 1:
             return x, gate
     return None
 
 
-def _plain(reader: ir.Node, flow: Convolution, graph: Graph) -> bool:
+def _plain(reader: ir.Node, flow: Convolution, graph: Graph) -> bool:  # noqa: ARG001 - one signature for all
     """A convolution of one group without padding whose weights are its own."""
     weight = reader.inputs[1]
     padded = any(get_ints(reader, "pads", [])) or get_string(reader, "auto_pad", "NOTSET") not in ("NOTSET", "VALID")
-    return flow.groups == 1 and not flow.transposed and not padded and weight is not None and len(list(weight.uses())) == 1
+    return (
+        flow.groups == 1 and not flow.transposed and not padded and weight is not None and len(list(weight.uses())) == 1
+    )
 
 
 def _representable(facts: Facts, reader: ir.Node, flow: Convolution, graph: Graph) -> bool:
@@ -84,7 +97,8 @@ def _split(
     graph: Graph, node: ir.Node, reader: ir.Node, flow: Convolution, gate: ir.Value, constant: Mask, facts: Facts
 ) -> None:
     weight, y = reader.inputs[1], reader.outputs[0]
-    assert weight is not None and weight.dtype is not None
+    assert weight is not None
+    assert weight.dtype is not None
     array = flow.weights(reader, graph).astype(np.float64)
     rest = array.copy()
     rest[:, constant] = 0

@@ -50,16 +50,14 @@ def straighten(graph: Graph, findings: Mapping[str, ChannelFinding], allow: Call
         shift = np.where(constant, finding.constant, finding.intercept)
         if not (np.isfinite(slope) & np.isfinite(shift)).all() or not allow("straighten", y.name or ""):
             continue
-        # A constant channel's line may as well be that of its neighbours: the constant itself is a finding already.
-        varying = ~constant
-        if varying.any() and (slope[varying] == 1).all() and (shift[varying] == 0).all() and constant.any():
-            slope, shift = np.where(constant, 0.0, slope), shift
         view = [len(slope) if i == finding.axis % len(shape) else 1 for i in range(len(shape))]
         assert y.dtype is not None
         current = x
         if (slope != 1).any():
             factor = graph.add_constant(f"{y.name}_slope", slope.reshape(view), y.dtype)
-            current = graph.add_node("Mul", [current, factor], node, stem=f"{y.name}_scaled", shape=shape, dtype=y.dtype)
+            current = graph.add_node(
+                "Mul", [current, factor], node, stem=f"{y.name}_scaled", shape=shape, dtype=y.dtype
+            )
         if shift.any():
             term = graph.add_constant(f"{y.name}_shift", shift.reshape(view), y.dtype)
             current = graph.add_node("Add", [current, term], node, stem=f"{y.name}_line", shape=shape, dtype=y.dtype)

@@ -76,7 +76,9 @@ class Take:
         even = bool((np.diff(index) == step).all()) and step > 0
         if even and self.graph.opset >= 10:
             bounds = [[int(index[0])], [int(index[-1]) + 1], [axis], [step]]
-            inputs = [self.graph.add_constant("bound", np.asarray(b, dtype=np.int64), ir.DataType.INT64) for b in bounds]
+            inputs = [
+                self.graph.add_constant("bound", np.asarray(b, dtype=np.int64), ir.DataType.INT64) for b in bounds
+            ]
             new = self.graph.add_node("Slice", [x, *inputs], node, stem=f"{out.name}_live", dtype=out.dtype)
         else:
             indices = self.graph.add_constant("indices", np.asarray(index, dtype=np.int64), ir.DataType.INT64)

@@ -73,7 +73,13 @@ class RandomGraph:
         if self.rng.random() < 0.7:
             inputs.append(self.constant(self.bias(out)))
         (y,) = self.node(
-            "Conv", inputs, strides=[stride] * 2, dilations=[dilation] * 2, pads=pads, group=groups, kernel_shape=[kernel] * 2
+            "Conv",
+            inputs,
+            strides=[stride] * 2,
+            dilations=[dilation] * 2,
+            pads=pads,
+            group=groups,
+            kernel_shape=[kernel] * 2,
         )
         self.shapes[y] = (out, h2, w2)
 
@@ -86,7 +92,10 @@ class RandomGraph:
         weight = self.rng.normal(size=(c, out, kernel, kernel))
         weight[:, self.rng.random(out) < 0.4] = 0
         (y,) = self.node(
-            "ConvTranspose", [name, self.constant(weight), self.constant(self.bias(out * groups))], strides=[stride] * 2, group=groups
+            "ConvTranspose",
+            [name, self.constant(weight), self.constant(self.bias(out * groups))],
+            strides=[stride] * 2,
+            group=groups,
         )
         self.shapes[y] = (out * groups, (h - 1) * stride + kernel, (w - 1) * stride + kernel)
 
@@ -120,7 +129,9 @@ class RandomGraph:
             other = str(self.rng.choice(same))
         else:
             c, h, w = shape
-            choice: list[tuple[int, ...]] = [(1,), (c, 1, 1), (1, c, 1, 1)] + ([] if self.dynamic else [(h, 1), (c, h, w), (1, w)])
+            choice: list[tuple[int, ...]] = [(1,), (c, 1, 1), (1, c, 1, 1)] + (
+                [] if self.dynamic else [(h, 1), (c, h, w), (1, w)]
+            )
             array = self.rng.normal(size=choice[int(self.rng.integers(len(choice)))])
             array[self.rng.random(array.shape) < 0.2] = 0
             other = self.constant(array)
@@ -217,9 +228,27 @@ class RandomGraph:
 
     def model(self, length: int) -> onnx.ModelProto:
         kinds = [
-            self.conv, self.conv, self.conv, self.conv, self.activation, self.activation, self.clip, self.prelu, self.batch_norm,
-            self.arithmetic, self.arithmetic, self.concat, self.split, self.slice_channels, self.shuffle, self.pool, self.pad,
-            self.gate, self.depth_to_space, self.softmax, self.conv_transpose,
+            self.conv,
+            self.conv,
+            self.conv,
+            self.conv,
+            self.activation,
+            self.activation,
+            self.clip,
+            self.prelu,
+            self.batch_norm,
+            self.arithmetic,
+            self.arithmetic,
+            self.concat,
+            self.split,
+            self.slice_channels,
+            self.shuffle,
+            self.pool,
+            self.pad,
+            self.gate,
+            self.depth_to_space,
+            self.softmax,
+            self.conv_transpose,
         ]
         for _ in range(length):
             kinds[int(self.rng.integers(len(kinds)))]()

@@ -25,7 +25,12 @@ def pruned() -> onnx.ModelProto:
         "w1": filters(RNG, (6, 3, 3, 3), (1, 4)), "b1": RNG.normal(size=6), "w2": RNG.normal(size=(4, 6, 3, 3)),
         "s": RNG.normal(size=4), "t": RNG.normal(size=4), "m": RNG.normal(size=4), "v": RNG.random(4) + 0.5,
     }  # fmt: skip
-    nodes = [node("Conv", "x w1 b1", "a"), node("Sigmoid", "a", "r"), node("Conv", "r w2", "c"), node("BatchNormalization", "c s t m v", "y")]
+    nodes = [
+        node("Conv", "x w1 b1", "a"),
+        node("Sigmoid", "a", "r"),
+        node("Conv", "r w2", "c"),
+        node("BatchNormalization", "c s t m v", "y"),
+    ]
     return model(nodes, ("n", 3, 8, 8), {"y": ("n", 4, 4, 4)}, weights)
 
 

@@ -13,7 +13,14 @@ from redy.simplify import simplify
 RNG = np.random.default_rng(5)
 
 
-def between(middle: list[onnx.NodeProto], extra: dict[str, np.ndarray], readers: int, *, dead: tuple[int, ...] = (0, 3, 4), opset: int = 17) -> onnx.ModelProto:
+def between(
+    middle: list[onnx.NodeProto],
+    extra: dict[str, np.ndarray],
+    readers: int,
+    *,
+    dead: tuple[int, ...] = (0, 3, 4),
+    opset: int = 17,
+) -> onnx.ModelProto:
     """Conv 3 -> 8 (some filters dead), `middle` from `a` to `b`, Conv from `readers` channels to 4."""
     weights = {
         "w1": filters(RNG, (8, 3, 3, 3), dead), "b1": RNG.normal(size=8), "w2": RNG.normal(size=(4, readers, 1, 1)), **extra,
@@ -40,14 +47,20 @@ def test_split_and_concat(opset: int) -> None:
 
 def test_channel_shuffle() -> None:
     extra = {"wide": np.array([0, 2, 4, 6, 6]), "flat": np.array([0, 8, 6, 6])}
-    middle = [node("Reshape", "a wide", "p"), node("Transpose", "p", "q", perm=[0, 2, 1, 3, 4]), node("Reshape", "q flat", "b")]
+    middle = [
+        node("Reshape", "a wide", "p"),
+        node("Transpose", "p", "q", perm=[0, 2, 1, 3, 4]),
+        node("Reshape", "q flat", "b"),
+    ]
     assert shapes(simplified(between(middle, extra, 8), (2, 3, 8, 8)).model, "Conv")[1] == (4, 5, 1, 1)
 
 
 @pytest.mark.parametrize("mode", ["DCR", "CRD"])
 def test_pixel_shuffle_drops_whole_blocks(mode: str) -> None:
     dead = (0, 2, 4, 6) if mode == "DCR" else (0, 1, 2, 3)
-    made = between([node("Identity", "a", "i"), node("DepthToSpace", "i", "b", blocksize=2, mode=mode)], {}, 2, dead=dead)
+    made = between(
+        [node("Identity", "a", "i"), node("DepthToSpace", "i", "b", blocksize=2, mode=mode)], {}, 2, dead=dead
+    )
     bias = onnx.numpy_helper.to_array(made.graph.initializer[1]).copy()
     bias[list(dead)] = 0.5
     made.graph.initializer[1].CopyFrom(onnx.numpy_helper.from_array(bias, "b1"))
@@ -90,12 +103,19 @@ def test_gate_and_gated_go_together() -> None:
     ]  # fmt: skip
     made = between(middle, extra, 8)
     made.graph.initializer[1].CopyFrom(onnx.numpy_helper.from_array(np.zeros(8, np.float32), "b1"))
-    assert shapes(simplified(made, (1, 3, 8, 8)).model, "Conv") == [(5, 3, 3, 3), (2, 5, 1, 1), (5, 2, 1, 1), (4, 5, 1, 1)]
+    assert shapes(simplified(made, (1, 3, 8, 8)).model, "Conv") == [
+        (5, 3, 3, 3),
+        (2, 5, 1, 1),
+        (5, 2, 1, 1),
+        (4, 5, 1, 1),
+    ]
 
 
 def test_residual_keeps_the_union() -> None:
     extra = {"g": filters(RNG, (8, 8, 1, 1), (0, 1, 2))}
-    result = simplified(between([node("Conv", "a g", "c"), node("Add", "a c", "b")], extra, 8, dead=(0, 2, 5)), (1, 3, 8, 8))
+    result = simplified(
+        between([node("Conv", "a g", "c"), node("Add", "a c", "b")], extra, 8, dead=(0, 2, 5)), (1, 3, 8, 8)
+    )
     assert shapes(result.model, "Conv") == [(6, 3, 3, 3), (6, 6, 1, 1), (4, 6, 1, 1)]
 
 
@@ -112,15 +132,31 @@ def test_everything_pruned() -> None:
 
 
 def test_matmul_of_three_dimensions() -> None:
-    weights = {"w1": RNG.normal(size=(6, 8)), "b1": RNG.normal(size=8), "w2": RNG.normal(size=(8, 6)), "p": RNG.normal(size=(1, 5, 8))}
+    weights = {
+        "w1": RNG.normal(size=(6, 8)),
+        "b1": RNG.normal(size=8),
+        "w2": RNG.normal(size=(8, 6)),
+        "p": RNG.normal(size=(1, 5, 8)),
+    }
     weights["w1"][:, [1, 5]] = 0
-    nodes = [node("MatMul", "x w1", "a"), node("Add", "b1 a", "b"), node("Add", "b p", "c"), node("Gelu", "c", "d"), node("MatMul", "d w2", "y")]
+    nodes = [
+        node("MatMul", "x w1", "a"),
+        node("Add", "b1 a", "b"),
+        node("Add", "b p", "c"),
+        node("Gelu", "c", "d"),
+        node("MatMul", "d w2", "y"),
+    ]
     made = model(nodes, ("n", 5, 6), {"y": ("n", 5, 6)}, weights, opset=20)
     assert shapes(simplified(made, (2, 5, 6)).model, "MatMul") == [(6, 6), (6, 6)]
 
 
 def test_reshape_with_a_hard_coded_shape() -> None:
-    extra = {"shape": np.array([-1, 8 * 36]), "w3": RNG.normal(size=(8 * 36, 5)), "back": np.array([-1, 5, 1, 1]), "w2": RNG.normal(size=(4, 5, 1, 1))}
+    extra = {
+        "shape": np.array([-1, 8 * 36]),
+        "w3": RNG.normal(size=(8 * 36, 5)),
+        "back": np.array([-1, 5, 1, 1]),
+        "w2": RNG.normal(size=(4, 5, 1, 1)),
+    }
     middle = [node("Reshape", "a shape", "p"), node("MatMul", "p w3", "q"), node("Reshape", "q back", "b")]
     made = between(middle, extra, 5)
     result = simplified(made, (1, 3, 8, 8), (3, 3, 8, 8))
@@ -153,8 +189,12 @@ def test_unknown_operator_is_a_wall_but_its_surroundings_are_not() -> None:
 
 
 def test_subgraph_keeps_what_it_reads() -> None:
-    then = helper.make_graph([helper.make_node("Relu", ["a"], ["z1"])], "t", [], [helper.make_empty_tensor_value_info("z1")])
-    other = helper.make_graph([helper.make_node("Neg", ["a"], ["z2"])], "e", [], [helper.make_empty_tensor_value_info("z2")])
+    then = helper.make_graph(
+        [helper.make_node("Relu", ["a"], ["z1"])], "t", [], [helper.make_empty_tensor_value_info("z1")]
+    )
+    other = helper.make_graph(
+        [helper.make_node("Neg", ["a"], ["z2"])], "e", [], [helper.make_empty_tensor_value_info("z2")]
+    )
     branch = [
         node("ReduceMax", "x", "top", keepdims=0), node("Greater", "top zero", "flag"),
         helper.make_node("If", ["flag"], ["b"], then_branch=then, else_branch=other),

@@ -17,7 +17,11 @@ def network() -> onnx.ModelProto:
     w1 = RNG.uniform(-1, 1, size=(6, 3, 3, 3))
     bias = np.array([40.0, 40.0, -40.0, -40.0, 0.0, 0.0])
     weights = {"w1": w1, "b1": bias, "w2": RNG.normal(size=(4, 6, 3, 3)), "b2": RNG.normal(size=4)}
-    nodes = [node("Conv", "x w1 b1", "a", pads=[1] * 4), node("Relu", "a", "r"), node("Conv", "r w2 b2", "y", pads=[1] * 4)]
+    nodes = [
+        node("Conv", "x w1 b1", "a", pads=[1] * 4),
+        node("Relu", "a", "r"),
+        node("Conv", "r w2 b2", "y", pads=[1] * 4),
+    ]
     return model(nodes, (1, 3, 6, 6), {"y": (1, 4, 6, 6)}, weights)
 
 

@@ -49,7 +49,12 @@ def test_after_matmul_and_add() -> None:
 
 
 def test_affine_chain() -> None:
-    weights = {"w": RNG.normal(size=(6, 3, 1, 1)), "a": RNG.normal(size=(6, 1, 1)), "b": RNG.normal(size=(1, 6, 1, 1)), "c": np.array(0.3)}
+    weights = {
+        "w": RNG.normal(size=(6, 3, 1, 1)),
+        "a": RNG.normal(size=(6, 1, 1)),
+        "b": RNG.normal(size=(1, 6, 1, 1)),
+        "c": np.array(0.3),
+    }
     nodes = [node("Conv", "x w", "p"), node("Mul", "p a", "q"), node("Sub", "b q", "r"), node("Div", "r c", "y")]
     result = simplified(model(nodes, (1, 3, 5, 5), {"y": (1, 6, 5, 5)}, weights), (1, 3, 5, 5))
     assert ops(result.model) == ["Conv"]
@@ -72,7 +77,12 @@ def test_a_second_reader_keeps_the_layer_as_it_is() -> None:
 
 def test_tied_weights_are_not_copied() -> None:
     weights = {"w": RNG.normal(size=(3, 3, 1, 1)), **parameters(3)}
-    nodes = [node("Conv", "x w", "a"), node("BatchNormalization", "a s t m v", "b"), node("Conv", "b w", "c"), node("Relu", "c", "y")]
+    nodes = [
+        node("Conv", "x w", "a"),
+        node("BatchNormalization", "a s t m v", "b"),
+        node("Conv", "b w", "c"),
+        node("Relu", "c", "y"),
+    ]
     made = model(nodes, (1, 3, 5, 5), {"y": (1, 3, 5, 5)}, weights)
     assert len(onnx.numpy_helper.to_array(simplified(made, (1, 3, 5, 5)).model.graph.initializer[0])) == 3
 
@@ -86,7 +96,12 @@ def test_training_mode_is_a_wall() -> None:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float16, 5e-3), (np.float64, 1e-13)])
 def test_other_types_are_computed_in_double(dtype: type, tolerance: float) -> None:
-    weights = {"w": filters(RNG, (6, 4), (1,)).T * 0.5, "b": RNG.normal(size=6), **parameters(6), "w2": RNG.normal(size=(6, 3)) * 0.5}
+    weights = {
+        "w": filters(RNG, (6, 4), (1,)).T * 0.5,
+        "b": RNG.normal(size=6),
+        **parameters(6),
+        "w2": RNG.normal(size=(6, 3)) * 0.5,
+    }
     nodes = [
         node("MatMul", "x w", "a"), node("Add", "a b", "c"), node("BatchNormalization", "c s t m v", "d"),
         node("Relu", "d", "e"), node("MatMul", "e w2", "y"),

@@ -12,10 +12,31 @@ from simplify.building import filters, model, node, ops, shapes, simplified, wei
 from redy.simplify.axes import UNIFORM, Listed, Near, Window, merge
 
 RNG = np.random.default_rng(7)
-ACTIVATIONS = ["Relu", "Sigmoid", "HardSigmoid", "Softplus", "Tanh", "Elu", "Selu", "Softsign", "HardSwish", "Exp", "Cos", "Gelu"]
+ACTIVATIONS = [
+    "Relu",
+    "Sigmoid",
+    "HardSigmoid",
+    "Softplus",
+    "Tanh",
+    "Elu",
+    "Selu",
+    "Softsign",
+    "HardSwish",
+    "Exp",
+    "Cos",
+    "Gelu",
+]
 
 
-def chain(activation: str, *, pad: int = 0, dead: tuple[int, ...] = (1, 3, 4), opset: int = 20, dims: tuple = (1, 3, 9, 8), stride: int = 1):
+def chain(
+    activation: str,
+    *,
+    pad: int = 0,
+    dead: tuple[int, ...] = (1, 3, 4),
+    opset: int = 20,
+    dims: tuple = (1, 3, 9, 8),
+    stride: int = 1,
+):
     """Conv, activation, Conv; the filters `dead` of the first are zero but their biases are not."""
     weights = {
         "w1": filters(RNG, (6, 3, 3, 3), dead),
@@ -165,10 +186,18 @@ def test_window_reads_what_a_convolution_reads(
     np.testing.assert_array_equal(taps[joint.classes(out)], expected)
 
 
-@given(length=st.integers(1, 8), a=st.tuples(st.integers(0, 2), st.integers(0, 2)), b=st.tuples(st.integers(0, 2), st.integers(0, 2)))
+@given(
+    length=st.integers(1, 8),
+    a=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    b=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+)
 def test_merged_axes_refine_both(length: int, a: tuple[int, int], b: tuple[int, int]) -> None:
     rng = np.random.default_rng(length)
-    for one, two in [(Near(*a), Near(*b)), (Near(*a), Listed(np.unique(rng.integers(0, 3, length), return_inverse=True)[1])), (UNIFORM, Near(*b))]:
+    for one, two in [
+        (Near(*a), Near(*b)),
+        (Near(*a), Listed(np.unique(rng.integers(0, 3, length), return_inverse=True)[1])),
+        (UNIFORM, Near(*b)),
+    ]:
         joint, first, second = merge(one, two)
         np.testing.assert_array_equal(first[joint.classes(length)], one.classes(length))
         np.testing.assert_array_equal(second[joint.classes(length)], two.classes(length))

@@ -33,7 +33,8 @@ class Convolution(Flow):
         self.groups = get_int(node, "group", 1)
         weight = node.inputs[1]
         shape = dims(weight)
-        assert shape is not None and weight is not None
+        assert shape is not None
+        assert weight is not None
         sizes = [int(d) for d in shape]  # type: ignore[arg-type]  # a constant has a static shape
         self.kernel = sizes[2:]
         self.inputs, self.outputs = (
@@ -73,7 +74,7 @@ class Convolution(Flow):
         return facts
 
     def response(self, node: ir.Node, graph: Graph, facts: Facts, channels: Mask) -> MapTable | None:
-        """What the constant input channels `channels` add to every output: a table over classes; None: depends on sizes."""
+        """What the constant inputs `channels` add to every output, over classes; None if that depends on sizes."""
         slid = []
         for window, axis in zip(self.windows, facts.axes[2:], strict=True):
             result = window.slide(axis)
@@ -163,7 +164,7 @@ class Convolution(Flow):
             self._align(a, live_in, labels_in, a.graph.widths.get(node, self.outputs))
             return
         outs = live_out.reshape(self.groups, -1)
-        group = outs.any(axis=1)
+        group = np.asarray(outs.any(axis=1))
         if labels_in.size == self.inputs:
             ins = live_in.reshape(self.groups, -1)
             group |= ins.any(axis=1)
@@ -173,17 +174,24 @@ class Convolution(Flow):
         _equalise(a, outs, labels_out.reshape(self.groups, -1), group)
 
     def _align(self, a: Analysis, live: Mask, labels: AtomArray, width: int) -> None:
-        """Keep a multiple of 8 channels where there was one: onnxruntime is 2-3 times slower on depthwise ones without."""
+        """Keep a multiple of 8 channels where there was one: onnxruntime is 2-3 times slower without."""
         count = int(live.sum())
         lacking = -count % _BLOCK
-        if width >= _SMALLEST_ALIGNED and width % _BLOCK == 0 and lacking and count > _WORTH_ALIGNING * width and count + lacking <= live.size:
+        if (
+            width >= _SMALLEST_ALIGNED
+            and width % _BLOCK == 0
+            and lacking
+            and count > _WORTH_ALIGNING * width
+            and count + lacking <= live.size
+        ):
             a.revive(labels[np.flatnonzero(~live)[:lacking]])
 
     # --- rewriting -----------------------------------------------------------------------------------------------
 
     def take(self, node: ir.Node, t: Take) -> None:
         x, y = node.inputs[0], node.outputs[0]
-        assert x is not None and node.inputs[1] is not None
+        assert x is not None
+        assert node.inputs[1] is not None
         live_in = t.live(x, 1)
         if live_in.size != self.inputs:
             live_in = np.ones(self.inputs, dtype=bool)
@@ -195,9 +203,7 @@ class Convolution(Flow):
         weights = self.weights(node, t.graph) if changed is None else changed
         grouped = weights.reshape(self.groups, self.outputs // self.groups, -1, *self.kernel)
         ins, outs = live_in.reshape(self.groups, -1), live_out.reshape(self.groups, -1)
-        rows = [
-            grouped[g][outs[g]][:, ins[g]] for g in range(self.groups) if outs[g].any() or ins[g].any()
-        ]
+        rows = [grouped[g][outs[g]][:, ins[g]] for g in range(self.groups) if outs[g].any() or ins[g].any()]
         groups = len(rows)
         new = np.concatenate(rows, axis=0)
         if self.transposed:
@@ -220,7 +226,7 @@ def _equalise(a: Analysis, live: Mask, labels: AtomArray, group: Mask) -> None:
 
 
 def _correlate(weights: Table, table: Table, taps: list[np.ndarray]) -> Table:
-    """(G, O, I, *kernel) with (G, I, *classes) -> (G, O, *out classes); taps[d] is (out classes, kernel), -1 reads 0."""
+    """(G, O, I, *kernel) with (G, I, *classes) -> (G, O, *out classes); taps[d] (out classes, kernel), -1 reads 0."""
     for axis, index in enumerate(taps):
         position = 2 + 2 * axis
         zero = np.zeros_like(table.take([0], axis=position))
@@ -272,7 +278,11 @@ def _windows(node: ir.Node, kernel: list[int], transposed: bool) -> list[Window]
         begin, end = pads[d], pads[d + rank]
         if auto in ("SAME_UPPER", "SAME_LOWER") and not transposed:
             span = (kernel[d] - 1) * dilations[d]
-            total = span if length is None else max(((-(-int(length) // strides[d])) - 1) * strides[d] + span + 1 - int(length), 0)
+            total = (
+                span
+                if length is None
+                else max(((-(-int(length) // strides[d])) - 1) * strides[d] + span + 1 - int(length), 0)
+            )
             begin, end = (total // 2, total - total // 2) if auto == "SAME_UPPER" else (total - total // 2, total // 2)
         elif auto == "VALID":
             begin = end = 0

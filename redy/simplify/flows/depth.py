@@ -92,6 +92,6 @@ class SpaceToDepth(Flow):
 
 
 RULES: dict[str, Callable[[ir.Node, Graph], Flow | str]] = {
-    "DepthToSpace": lambda node, graph: DepthToSpace(node),
-    "SpaceToDepth": lambda node, graph: SpaceToDepth(node),
+    "DepthToSpace": lambda node, _: DepthToSpace(node),
+    "SpaceToDepth": lambda node, _: SpaceToDepth(node),
 }

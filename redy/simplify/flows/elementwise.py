@@ -16,12 +16,14 @@ from redy.simplify.flow import Flow
 from redy.simplify.graph import Graph, dims, input_of
 from redy.simplify.take import Take
 
-UNARY = (
-    "Relu LeakyRelu Elu Selu Celu ThresholdedRelu Sigmoid HardSigmoid HardSwish Tanh Softplus Softsign Gelu Mish Swish Erf "
-    "Abs Neg Exp Log Sqrt Reciprocal Floor Ceil Round Sign Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh "
-    "Identity Clip Shrink Cast Not IsNaN IsInf"
-).split()
-BINARY = "Add Sub Mul Div Pow PRelu Min Max Sum Mean Mod Equal Greater Less GreaterOrEqual LessOrEqual And Or Xor Where".split()
+_UNARY = """
+    Relu LeakyRelu Elu Selu Celu ThresholdedRelu Sigmoid HardSigmoid HardSwish Tanh Softplus Softsign Gelu Mish Swish Erf
+    Abs Neg Exp Log Sqrt Reciprocal Floor Ceil Round Sign Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh
+    Identity Clip Shrink Cast Not IsNaN IsInf
+"""
+_OF_SEVERAL = """
+    Add Sub Mul Div Pow PRelu Min Max Sum Mean Mod Equal Greater Less GreaterOrEqual LessOrEqual And Or Xor Where
+"""
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
@@ -34,14 +36,17 @@ def evaluate(node: ir.Node, opset: int, operands: list[np.ndarray | None]) -> np
     graph = onnx.helper.make_graph(
         [proto],
         "one",
-        [onnx.helper.make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(x.dtype), x.shape) for n, x in feeds.items()],
+        [
+            onnx.helper.make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
+            for n, x in feeds.items()
+        ],
         [onnx.ValueInfoProto(name="y")],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
     try:
         with np.errstate(all="ignore"):
             (result,) = ReferenceEvaluator(model).run(None, feeds)
-    except Exception:  # whatever the reference evaluator cannot do only means that nothing is known
+    except Exception:  # noqa: BLE001 - whatever the reference evaluator cannot do only means that nothing is known
         return None
     return np.asarray(result)
 
@@ -60,10 +65,7 @@ class Elementwise(Flow):
         labels = np.broadcast_shapes((1,) * rank, *[atoms.shape for _, atoms, _ in padded])
         full = next((atoms for _, atoms, _ in padded if atoms.shape == labels), None)
         fits = full is not None and all(
-            atoms.shape[i] == n or shape[i] == 1
-            for _, atoms, shape in padded
-            for i, n in enumerate(labels)
-            if n > 1
+            atoms.shape[i] == n or shape[i] == 1 for _, atoms, shape in padded for i, n in enumerate(labels) if n > 1
         )
         if not fits or full is None:
             for value in operands:
@@ -126,9 +128,7 @@ class Elementwise(Flow):
         full = np.broadcast_to(table, shape)
         return Facts.of(known | zero, np.where(zero & ~known, 0.0, full), axes)
 
-    def apply(
-        self, node: ir.Node, graph: Graph, operands: list[Facts | None], tables: list[Table]
-    ) -> Table | None:
+    def apply(self, node: ir.Node, graph: Graph, operands: list[Facts | None], tables: list[Table]) -> Table | None:
         queue = iter(tables)
         arrays: list[np.ndarray | None] = []
         for value, facts in zip(node.inputs, operands, strict=True):
@@ -187,7 +187,7 @@ class Elementwise(Flow):
 class Copy(Elementwise):
     """Dropout at inference: only the first input is data."""
 
-    def dynamic(self, node: ir.Node, a: Graph) -> list[ir.Value]:
+    def dynamic(self, node: ir.Node, a: Graph) -> list[ir.Value]:  # noqa: ARG002 - one signature for all
         assert node.inputs[0] is not None
         return [node.inputs[0]]
 
@@ -195,14 +195,14 @@ class Copy(Elementwise):
         assert node.inputs[0] is not None
         a.facts[node.outputs[0]] = a.facts[node.inputs[0]]
 
-    def take(self, node: ir.Node, t: Take) -> None:
+    def take(self, node: ir.Node, t: Take) -> None:  # noqa: ARG002 - one signature for all
         return
 
 
 class BatchNorm(Elementwise):
     """y = (x - mean) / sqrt(var + eps) * scale + shift per channel (axis 1), at inference."""
 
-    def dynamic(self, node: ir.Node, a: Graph) -> list[ir.Value]:
+    def dynamic(self, node: ir.Node, a: Graph) -> list[ir.Value]:  # noqa: ARG002 - one signature for all
         assert node.inputs[0] is not None
         return [node.inputs[0]]
 
@@ -237,7 +237,10 @@ class BatchNorm(Elementwise):
 def batchnorm_line(node: ir.Node, graph: Graph) -> tuple[Table, Table]:
     """Slope and intercept per channel of a BatchNormalization whose parameters are constants."""
     scale, shift, mean, var = (graph.numbers(v) for v in node.inputs[1:5])
-    assert scale is not None and shift is not None and mean is not None and var is not None
+    assert scale is not None
+    assert shift is not None
+    assert mean is not None
+    assert var is not None
     eps = node.attributes.get("epsilon")
     with np.errstate(all="ignore"):
         s = scale / np.sqrt(var + (1e-5 if eps is None else eps.as_float()))
@@ -263,7 +266,7 @@ def _reduce(need: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """`need` summed up over the axes along which an operand of label shape `shape` is broadcast."""
     lead = need.ndim - len(shape)
     axes = tuple(i for i in range(need.ndim) if i < lead or (need.shape[i] > 1 and shape[i - lead] == 1))
-    need = need.any(axis=axes, keepdims=True)
+    need = np.asarray(need.any(axis=axes, keepdims=True))
     return np.broadcast_to(need.reshape(need.shape[lead:]), shape)
 
 
@@ -273,7 +276,7 @@ def _zero_labels(array: np.ndarray, labels: tuple[int, ...]) -> np.ndarray:
     return np.broadcast_to((array == 0).all(axis=axes, keepdims=True), labels)
 
 
-def _elementwise(node: ir.Node, graph: Graph) -> Flow | str:
+def _elementwise(node: ir.Node, graph: Graph) -> Flow | str:  # noqa: ARG001 - one signature for all
     if len(node.outputs) != 1:
         return "it has several outputs"
     if node.attributes.get("axis") is not None or node.attributes.get("consumed_inputs") is not None:
@@ -300,18 +303,18 @@ class _CopyFirst(Copy):
 
 
 def _batchnorm(node: ir.Node, graph: Graph) -> Flow | str:
-    if len(node.outputs) != 1 or any(node.attributes.get(n) is not None and node.attributes[n].as_int() == v
-                                     for n, v in (("training_mode", 1), ("spatial", 0))):
+    if len(node.outputs) != 1 or any(
+        node.attributes.get(n) is not None and node.attributes[n].as_int() == v
+        for n, v in (("training_mode", 1), ("spatial", 0))
+    ):
         return "it is not in inference mode per channel"
     if any(graph.numbers(v) is None for v in node.inputs[1:5]):
         return "its parameters are not constants"
     return BatchNorm()
 
 
-
-
 RULES: dict[str, Callable[[ir.Node, Graph], Flow | str]] = {
-    **dict.fromkeys([*UNARY, *BINARY], _elementwise),
+    **dict.fromkeys((_UNARY + _OF_SEVERAL).split(), _elementwise),
     "Dropout": _dropout,
     "BatchNormalization": _batchnorm,
 }

@@ -6,10 +6,10 @@ import numpy as np
 import onnx_ir as ir
 
 from redy.simplify.analysis import Analysis
-from redy.simplify.axes import Listed, Uniform
+from redy.simplify.axes import Axis, Listed, Uniform
 from redy.simplify.facts import Facts, align
 from redy.simplify.flow import Flow
-from redy.simplify.graph import Graph, dims, get_int, input_of
+from redy.simplify.graph import Graph, data, dims, get_int, input_of
 from redy.simplify.take import Take, renumber
 
 
@@ -33,7 +33,7 @@ class Concat(Flow):
             atoms = a.only_along(value, [self.axis]) if not a.graph.is_constant(value) else a.atoms[value]
             if atoms.shape[self.axis] != n:
                 a.pin(value)
-                shape = [n if i == self.axis else 1 for i in range(atoms.ndim)]
+                shape = [int(n) if i == self.axis else 1 for i in range(atoms.ndim)]  # type: ignore[arg-type]
                 atoms = np.zeros(shape, dtype=np.int64)
             parts.append(atoms)
         a.atoms[out] = np.concatenate(parts, axis=self.axis)
@@ -102,7 +102,7 @@ class Pick(Flow):
         self.axis, self.indices = axis, indices
 
     def _labelled(self, node: ir.Node, a: Analysis) -> bool:
-        return a.atoms[node.inputs[0]].shape[self.axis] > 1  # type: ignore[index]  # input 0 is given
+        return bool(a.atoms[data(node)].shape[self.axis] > 1)
 
     def layout(self, node: ir.Node, a: Analysis) -> None:
         x = node.inputs[0]
@@ -132,7 +132,7 @@ class Pick(Flow):
                 table = table.take(axis.classes(length)[index], axis=self.axis)
             a.facts[out] = self.shaped_facts(known, table, axes)
 
-    def shaped_facts(self, known: np.ndarray, table: np.ndarray, axes: list) -> Facts:
+    def shaped_facts(self, known: np.ndarray, table: np.ndarray, axes: list[Axis]) -> Facts:
         return Facts.of(known, table, axes)
 
     def backward(self, node: ir.Node, a: Analysis) -> None:
@@ -166,6 +166,8 @@ class Pick(Flow):
 
 
 class Split(Pick):
+    """Consecutive runs of the axis."""
+
     def rewrite(self, node: ir.Node, t: Take, kept: list[np.ndarray]) -> None:
         sizes = [len(index) for index in kept]
         x = node.inputs[0]
@@ -186,6 +188,8 @@ class Split(Pick):
 
 
 class Slice(Pick):
+    """Evenly spaced entries of the axis."""
+
     def rewrite(self, node: ir.Node, t: Take, kept: list[np.ndarray]) -> None:
         x = node.inputs[0]
         assert x is not None
@@ -203,7 +207,7 @@ class Gather(Pick):
     def shaped(self, array: np.ndarray) -> np.ndarray:
         return array.squeeze(self.axis) if self.scalar else array
 
-    def shaped_facts(self, known: np.ndarray, table: np.ndarray, axes: list) -> Facts:
+    def shaped_facts(self, known: np.ndarray, table: np.ndarray, axes: list[Axis]) -> Facts:
         if self.scalar:
             axes = axes[: self.axis] + axes[self.axis + 1 :]
             return Facts.of(known.squeeze(self.axis), table.squeeze(self.axis), axes)
@@ -220,7 +224,7 @@ class Gather(Pick):
         node.replace_input_with(1, value)
 
 
-def _concat(node: ir.Node, graph: Graph) -> Flow | str:
+def _concat(node: ir.Node, graph: Graph) -> Flow | str:  # noqa: ARG001 - one signature for all
     rank = len(dims(node.outputs[0]) or ())
     if rank == 0 or any(len(dims(v) or ()) != rank for v in node.inputs):
         return "its rank is not known"
@@ -237,7 +241,7 @@ def _split(node: ir.Node, graph: Graph) -> Flow | str:
     sizes = [(dims(v) or ())[axis] for v in node.outputs]
     if any(not isinstance(n, int) for n in sizes) or sum(sizes) != shape[axis]:  # type: ignore[arg-type]
         return "its sizes are not known"
-    bounds = np.cumsum([0, *sizes])  # type: ignore[list-item]
+    bounds = np.cumsum([0, *sizes])
     return Split(axis, [np.arange(bounds[i], bounds[i + 1]) for i in range(len(sizes))])
 
 
@@ -292,7 +296,9 @@ def _gather(node: ir.Node, graph: Graph) -> Flow | str:
     length = shape[axis] if shape else None
     if not isinstance(length, int) or indices.size == 0:
         return "the size of what it gathers from is not known"
-    return Gather(axis, np.where(indices < 0, indices + length, indices).astype(np.int64))
+    return Gather(
+        axis, np.where(indices.astype(np.int64) < 0, indices.astype(np.int64) + length, indices.astype(np.int64))
+    )
 
 
 RULES = {"Concat": _concat, "Split": _split, "Slice": _slice, "Gather": _gather}

@@ -88,7 +88,7 @@ class Linear(Flow):
         if useful.any():
             response = self.response(node, a, facts, useful)
             table, axes = np.where(known.reshape(shape), response.table + table, 0.0), response.axes
-        a.facts[y] = Facts.of(known.reshape(shape), table, axes)
+        a.facts[y] = Facts.of(np.asarray(known).reshape(shape), table, axes)
 
     def backward(self, node: ir.Node, a: Analysis) -> None:
         x, y = self.operand(node), node.outputs[0]
@@ -102,7 +102,7 @@ class Linear(Flow):
             a.demand_all(x)
             return
         view = [self.inputs if i == axis else 1 for i in range(len(shape))]
-        a.demand(x, self.nonzero[outputs].any(axis=0).reshape(view))
+        a.demand(x, np.asarray(self.nonzero[outputs].any(axis=0)).reshape(view))
 
     def take(self, node: ir.Node, t: Take) -> None:
         x, y = self.operand(node), node.outputs[0]

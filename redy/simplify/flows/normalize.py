@@ -20,7 +20,7 @@ class AlongOthers(Along):
     def __init__(self, axes: list[int]) -> None:
         self.axes = axes
 
-    def view(self, node: ir.Node, value: ir.Value, a: Analysis) -> AtomArray:
+    def view(self, node: ir.Node, value: ir.Value, a: Analysis) -> AtomArray:  # noqa: ARG002 - one signature for all
         atoms = a.atoms[value]
         if any(atoms.shape[i] > 1 for i in self.axes):
             a.pin(value)
@@ -37,13 +37,15 @@ class AlongOthers(Along):
 class InstanceNorm(Along):
     """(x - mean) / sqrt(var + eps) * scale + shift per channel and sample. A zero scale leaves the shift."""
 
-    def view(self, node: ir.Node, value: ir.Value, a: Analysis) -> AtomArray:
+    def view(self, node: ir.Node, value: ir.Value, a: Analysis) -> AtomArray:  # noqa: ARG002 - one signature for all
         return a.only_along(value, [1])
 
     def forward(self, node: ir.Node, a: Analysis) -> None:
         y = node.outputs[0]
         scale, shift = a.graph.numbers(node.inputs[1]), a.graph.numbers(node.inputs[2])
-        assert scale is not None and shift is not None and node.inputs[0] is not None
+        assert scale is not None
+        assert shift is not None
+        assert node.inputs[0] is not None
         shape = a.atoms[y].shape
         if shape[1] != scale.size:
             return

@@ -48,11 +48,12 @@ class Pad(Flow):
         x, y = node.inputs[0], node.outputs[0]
         assert x is not None
         facts, shape, out = a.facts[x], dims(x), dims(y)
-        assert shape is not None and out is not None
+        assert shape is not None
+        assert out is not None
         known, table, axes = facts.known, facts.table, list(facts.axes)
         if a.atoms[y].ndim != known.ndim or a.atoms[y].size < known.size:
             return
-        for i, n in enumerate(known.shape):
+        for i in range(known.ndim):
             if not (self.begin[i] or self.end[i]):
                 continue
             if i in self.grown:

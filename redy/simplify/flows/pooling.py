@@ -19,7 +19,7 @@ from redy.simplify.take import Take
 class Spatial(Along):
     """Labels pass along axis 1 only; a channel that is the same everywhere stays so."""
 
-    def view(self, node: ir.Node, value: ir.Value, a: Analysis) -> AtomArray:
+    def view(self, node: ir.Node, value: ir.Value, a: Analysis) -> AtomArray:  # noqa: ARG002 - one signature for all
         return a.only_along(value, [1])
 
     def forward(self, node: ir.Node, a: Analysis) -> None:
@@ -30,7 +30,7 @@ class Spatial(Along):
             if facts is not None and facts.known.shape == a.atoms[out].shape:
                 a.facts[out] = facts
 
-    def transform(self, node: ir.Node, facts: Facts, a: Analysis) -> Facts | None:
+    def transform(self, node: ir.Node, facts: Facts, a: Analysis) -> Facts | None:  # noqa: ARG002 - one signature for all
         return _only_uniform(facts)
 
 
@@ -46,7 +46,7 @@ class MaxPool(Spatial):
 class AveragePool(Spatial):
     """The mean of a window; padding counts as zeros or not at all."""
 
-    def transform(self, node: ir.Node, facts: Facts, a: Analysis) -> Facts | None:
+    def transform(self, node: ir.Node, facts: Facts, a: Analysis) -> Facts | None:  # noqa: ARG002 - one signature for all
         kernel = get_ints(node, "kernel_shape", [])
         if get_int(node, "count_include_pad", 0) == 0:
             return _only_uniform(facts)
@@ -67,7 +67,7 @@ class AveragePool(Spatial):
 class Mean(Spatial):
     """Global average pooling: the mean over all spatial positions."""
 
-    def transform(self, node: ir.Node, facts: Facts, a: Analysis) -> Facts | None:
+    def transform(self, node: ir.Node, facts: Facts, a: Analysis) -> Facts | None:  # noqa: ARG002 - one signature for all
         shape = dims(node.inputs[0])
         assert shape is not None
         table, axes = facts.table, list(facts.axes)
@@ -101,7 +101,7 @@ class Reduce(Flow):
         shape = dims(x)
         assert shape is not None
         table, axes, known = facts.table, list(facts.axes), facts.known
-        reduce = {"ReduceMean": np.mean, "ReduceMax": np.max, "ReduceMin": np.min}[node.op_type]
+        reduce = getattr(np, {"ReduceMean": "mean", "ReduceMax": "max", "ReduceMin": "min"}[node.op_type])
         for i in self.axes:
             axis, length = axes[i], shape[i]
             if isinstance(axis, Uniform):
@@ -149,7 +149,7 @@ def _only_uniform(facts: Facts) -> Facts:
 
 
 def _spatial(kind: type[Spatial]) -> Callable[[ir.Node, Graph], Flow | str]:
-    def rule(node: ir.Node, graph: Graph) -> Flow | str:
+    def rule(node: ir.Node, graph: Graph) -> Flow | str:  # noqa: ARG001 - one signature for all
         return kind() if len(dims(node.inputs[0]) or ()) >= 2 else "its input has no channel axis"
 
     return rule
@@ -168,7 +168,7 @@ def _resize(node: ir.Node, graph: Graph) -> Flow | str:
             attribute = node.attributes.get("scales")
             scales = None if attribute is None else np.asarray(attribute.as_floats())
         return Resize() if scales is not None and (scales[:2] == 1).all() else "its scales are not known"
-    sizes, scales = input_of(node, 3), input_of(node, 2)
+    sizes = input_of(node, 3)
     if 1 in [n % rank for n in named] or 0 in named:
         if sizes is not None and sizes.name:
             array = graph.constant(sizes)
@@ -177,7 +177,7 @@ def _resize(node: ir.Node, graph: Graph) -> Flow | str:
             if array is None or (shape[1] != array[1]):
                 return "its sizes are not known"
         else:
-            numbers = graph.numbers(scales)
+            numbers = graph.numbers(input_of(node, 2))
             if numbers is None or numbers.size != rank or not (numbers[:2] == 1).all():
                 return "its scales are not known"
     return Resize()
@@ -197,7 +197,7 @@ def _reduce(node: ir.Node, graph: Graph) -> Flow | str:
 
 RULES: dict[str, Callable[[ir.Node, Graph], Flow | str]] = {
     "MaxPool": _spatial(MaxPool),
-    "LpPool": lambda node, graph: "its padding differs",
+    "LpPool": lambda *_: "its padding differs",
     "AveragePool": _spatial(AveragePool),
     "GlobalAveragePool": _spatial(Mean),
     "GlobalMaxPool": _spatial(Spatial),

@@ -45,14 +45,16 @@ def _run(before: Sequence[Dim], after: Sequence[Dim]) -> tuple[int, int] | None:
     p, q = before[0], after[0]
     while p != q:
         if p < q:
-            if i >= len(before) or not isinstance(before[i], int):
+            size = before[i] if i < len(before) else None
+            if not isinstance(size, int):
                 return None
-            p *= before[i]  # type: ignore[operator]  # an integer
+            p *= size
             i += 1
         else:
-            if j >= len(after) or not isinstance(after[j], int):
+            size = after[j] if j < len(after) else None
+            if not isinstance(size, int):
                 return None
-            q *= after[j]  # type: ignore[operator]
+            q *= size
             j += 1
     return i, j
 
@@ -62,7 +64,8 @@ class Reshape(Flow):
 
     def __init__(self, node: ir.Node) -> None:
         before, after = dims(node.inputs[0]), dims(node.outputs[0])
-        assert before is not None and after is not None
+        assert before is not None
+        assert after is not None
         self.before, self.after = before, after
         self.blocks = blocks(before, after)
         self.reshapes = node.op_type == "Reshape"
@@ -143,7 +146,7 @@ class Reshape(Flow):
             return
         wide = need.reshape(shapes[0])
         axes = tuple(i for i, n in enumerate(a.needs[x].shape) if n == 1 and wide.shape[i] > 1)
-        a.demand(x, wide.any(axis=axes, keepdims=True) if axes else wide)
+        a.demand(x, np.asarray(wide.any(axis=axes, keepdims=True)) if axes else wide)
 
     def _target(self, sizes: list[int | None]) -> list[int] | None:
         """The shape to ask for: numbers, 0 for a dimension copied from the input, one -1."""
@@ -175,6 +178,8 @@ class Reshape(Flow):
 
 
 class Transpose(Flow):
+    """The axes in another order."""
+
     def __init__(self, perm: list[int]) -> None:
         self.perm = perm
 
@@ -198,7 +203,7 @@ def _reshape(node: ir.Node, graph: Graph) -> Flow | str:
     return Reshape(node) if not graph.is_constant(node.inputs[0]) else "its input is a constant"
 
 
-def _transpose(node: ir.Node, graph: Graph) -> Flow | str:
+def _transpose(node: ir.Node, graph: Graph) -> Flow | str:  # noqa: ARG001 - one signature for all
     rank = len(dims(node.inputs[0]) or ())
     return Transpose(get_ints(node, "perm", list(range(rank))[::-1]))
 
