@@ -151,7 +151,6 @@ def test_the_model_itself_is_never_overwritten(model, box, tmp_path, capsys):
 
 def test_a_result_that_differs_is_not_written(model, box, tmp_path, capsys, monkeypatch):
     import redy.formats.onnx_write as writing
-
     from redy.model import Affine
     from redy.rewrite.dense import rebuilt
 
