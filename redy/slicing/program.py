@@ -1,0 +1,169 @@
+"""The evaluation of a small dense network in the type of its weights, with every summation in one fixed order.
+
+    z_i = (...((b_i + w_i1 x_1) + w_i2 x_2) + ...),   y_i = f(z_i)
+
+Products and sums are rounded one by one, terms in the order of the sources, columns ascending. So a result depends neither
+on the batch it is computed in nor on a library's blocking, and the C99 export gives the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redy.errors import InputError
+from redy.model import Activate, Affine, Network, PiecewiseLinear
+from redy.rewrite.dense import dense_affine, flat_function
+from redy.slicing.masks import Codes, by_activation
+
+Weights = NDArray[Any]
+"""An array in the type of the network's weights (float32 or float64)."""
+
+LARGE = 1 << 22
+"""Products held at once when a sum is formed row by row; above it the sum goes column by column (the same bits)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """One layer: value = f(bias + sum of weight @ value of source).
+
+    Attributes:
+        sources: per term the number of the value it reads; 0 is the input, k the value of the k-th step.
+        weights: per term its matrix (rows, columns).
+        bias: (rows,).
+        relu: whether max(z, 0) follows.
+    """
+
+    sources: tuple[int, ...]
+    weights: tuple[Weights, ...]
+    bias: Weights
+    relu: bool
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds."""
+        return sum(weight.size for weight in self.weights)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Program:
+    """Steps in order; the value of the last one is the output.
+
+    `evaluate` takes (n, inputs) in the weights' type and gives (n, outputs).
+    """
+
+    inputs: int
+    steps: tuple[Step, ...]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the weights, inputs and outputs."""
+        return self.steps[-1].bias.dtype
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of one evaluation."""
+        return sum(step.macs for step in self.steps)
+
+    @property
+    def parameters(self) -> int:
+        """Weights and biases."""
+        return self.macs + sum(step.bias.size for step in self.steps)
+
+    def evaluate(self, x: Weights) -> Weights:
+        """The outputs."""
+        values = [np.ascontiguousarray(x, dtype=self.dtype)]
+        for step in self.steps:
+            z = np.broadcast_to(step.bias, (len(x), step.bias.size))
+            for source, weight in zip(step.sources, step.weights, strict=True):
+                z = _accumulated(z, weight, values[source])
+            values.append(np.maximum(z, 0, dtype=self.dtype) if step.relu else np.array(z))
+        return values[-1]
+
+
+def _accumulated(start: Weights, weight: Weights, x: Weights) -> Weights:
+    """start + weight @ x, summed in the order of the columns."""
+    rows, columns = weight.shape
+    if len(x) * rows * (columns + 1) <= LARGE:
+        parts = np.empty((len(x), rows, columns + 1), dtype=weight.dtype)
+        parts[:, :, 0] = start
+        np.multiply(weight, x[:, None, :], out=parts[:, :, 1:])
+        return np.asarray(np.add.accumulate(parts, axis=2)[:, :, -1])
+    total = np.array(start)
+    for column in range(columns):
+        total += x[:, column, None] * weight[:, column]
+    return total
+
+
+def program_of(network: Network, dtype: str | None = None) -> Program:
+    """The program of a dense ReLU network in the normal form of `redy.rewrite.fuse`.
+
+    Raises:
+        InputError: a node is neither dense affine nor ReLU, or there are several outputs.
+    """
+    kind = np.dtype(network.weight_dtype if dtype is None else dtype)
+    if kind not in (np.dtype("float32"), np.dtype("float64")):
+        raise InputError(f"a family holds float32 or float64 networks, not {kind}")
+    if len(network.outputs) != 1:
+        raise InputError(f"a family evaluates networks with one output; this one has {len(network.outputs)}")
+    number, steps = {network.input.name: 0}, list[Step]()
+    for node in network.nodes:
+        if isinstance(node, Affine) and dense_affine(node):
+            readers = network.readers[node.name]
+            relu = len(readers) == 1 and isinstance(readers[0], Activate) and node.name not in _outputs(network)
+            sources = tuple(number[term.source] for term in node.terms)
+            weights = tuple(term.operator.matrix().astype(kind) for term in node.terms)
+            steps.append(Step(sources, weights, node.bias.ravel().astype(kind), relu))
+        elif isinstance(node, Activate) and _is_relu(node):
+            if steps and number.get(node.source) == len(steps) and steps[-1].relu:
+                number[node.name] = len(steps)
+                continue
+            size = math.prod(node.shape)
+            unit = (np.eye(size, dtype=kind),)
+            steps.append(Step((number[node.source],), unit, np.zeros(size, dtype=kind), relu=True))
+        else:
+            raise InputError(
+                f"{node.name}: a family evaluates dense layers with ReLU only; write its slices with `redy reduce`"
+            )
+        number[node.name] = len(steps)
+    output = number[network.outputs[0].name]
+    if output != len(steps) or not steps:
+        size = math.prod(network.outputs[0].shape)
+        steps.append(Step((output,), (np.eye(size, dtype=kind),), np.zeros(size, dtype=kind), relu=False))
+    return Program(math.prod(network.input.shape), tuple(steps))
+
+
+def _outputs(network: Network) -> set[str]:
+    return {port.name for port in network.outputs}
+
+
+def _is_relu(node: Activate) -> bool:
+    function: PiecewiseLinear = flat_function(node)
+    return function.is_relu
+
+
+def living(network: Network, program: Program, codes: Codes) -> list[NDArray[np.int64]]:
+    """Per value of the shared program (0 is the input) the elements that a slice touches: all but inactive units.
+
+    The k-th ReLU step of the program is the k-th activation of the network, whose units `codes` describes.
+    """
+    masks = [np.flatnonzero(mine != 0) for _, mine in by_activation(network, codes)]
+    found, activation = [np.arange(program.inputs)], 0
+    for step in program.steps:
+        found.append(masks[activation] if step.relu else np.arange(step.bias.size))
+        activation += step.relu
+    return found
+
+
+def restricted(program: Program, alive: Sequence[NDArray[np.int64]]) -> Program:
+    """The program on living rows and columns only."""
+    steps = []
+    for step, rows in zip(program.steps, alive[1:], strict=True):
+        weights = tuple(w[np.ix_(rows, alive[s])] for s, w in zip(step.sources, step.weights, strict=True))
+        steps.append(Step(step.sources, weights, step.bias[rows], step.relu))
+    return Program(program.inputs, tuple(steps))

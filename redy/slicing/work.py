@@ -1,0 +1,115 @@
+"""The work of one slice: which units are stuck in one phase there."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from redy.bounds.linear import linear_bounds
+from redy.bounds.phases import phases
+from redy.errors import InputError
+from redy.model import Activate, Affine, Box, Network
+from redy.model.digest import network_digest
+from redy.redundancy.seen import sample_points, seen_at
+from redy.slicing.cuts import Cut
+from redy.slicing.masks import KEPT, codes_of, pack
+
+BRANCHING_INPUTS = 12
+"""Branching on the input box pays up to this number of inputs; above it only linear bounds are asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class SliceOptions:
+    """How each slice is searched; part of the digest that a resumed run must match.
+
+    Attributes:
+        budget: work of branching, per slice (`redy.bounds.phases`; 10^9 is a few seconds).
+        samples: points drawn from the slice.
+        corners: corners of the slice tried, at most.
+        seed: of the sampling.
+        time_limit: seconds for the search of a slice; a slice that needs more is *partial*. Results depend on the
+            machine's speed only where it strikes.
+    """
+
+    budget: int = 10_000_000
+    samples: int = 1024
+    corners: int = 32
+    seed: int = 0
+    time_limit: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SliceRecord:
+    """What is known of one slice.
+
+    Attributes:
+        index: its number in the cut.
+        mask: the packed codes of all units (`redy.slicing.masks`).
+        stuck: how many units are stuck in one phase.
+        undecided: how many units neither a proof nor a point decided.
+        complete: False where the time limit or the budget ended the search; the mask is sound all the same.
+        boxes: sub-boxes bounded.
+        seconds: CPU seconds of the worker.
+    """
+
+    index: int
+    mask: bytes
+    stuck: int
+    undecided: int
+    complete: bool
+    boxes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SliceWork:
+    """A picklable function of a slice's number: network, cut and options in, `SliceRecord` out."""
+
+    network: Network
+    cut: Cut
+    options: SliceOptions
+
+    def __post_init__(self) -> None:
+        for node in self.network.nodes:
+            if not isinstance(node, Affine | Activate):
+                raise InputError(
+                    f"{node.name}: a {type(node).__name__} node cannot be sliced; "
+                    "slicing takes affine and piecewise-linear nodes only"
+                )
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """What the results depend on, each by name: model, box and cut, options."""
+        cut = hashlib.sha256()
+        for name, array in sorted(self.cut.arrays().items()):
+            cut.update(f"{name}{array.dtype.str}{array.shape}".encode())
+            cut.update(np.ascontiguousarray(array).tobytes())
+        return {
+            "model": network_digest(self.network),
+            "box": self.cut.box.digest,
+            "cut": cut.hexdigest(),
+            "options": json.dumps(dataclasses.asdict(self.options), sort_keys=True),
+        }
+
+    def __call__(self, index: int) -> SliceRecord:
+        """Points, then branching (few inputs) or linear bounds (many)."""
+        return self.search(index, self.cut.cell(index))
+
+    def search(self, index: int, box: Box) -> SliceRecord:
+        """The record of a box, under a number."""
+        begin, options = time.process_time(), self.options
+        seen = seen_at(self.network, sample_points(box, options.samples, options.corners, options.seed))
+        if int((box.width > 0).sum()) <= BRANCHING_INPUTS:
+            found = phases(self.network, box, seen=seen, budget=options.budget, time_limit=options.time_limit)
+            intervals, boxes, complete, undecided = found.intervals, found.boxes, found.complete, len(found.undecided)
+        else:
+            intervals, boxes, complete = dict(linear_bounds(self.network, box).intervals), 0, True
+            undecided = 0
+        codes = codes_of(self.network, intervals)
+        stuck = int((codes != KEPT).sum())
+        return SliceRecord(index, pack(codes), stuck, undecided, complete, boxes, time.process_time() - begin)
