@@ -49,7 +49,12 @@ class Form:
 
     def padded(self, columns: int) -> Array:
         """M with zero columns up to `columns`."""
-        return np.pad(self.M, ((0, 0), (0, columns - self.M.shape[1])))
+        if columns == self.M.shape[1]:
+            return self.M.copy()
+        # np.pad costs more than everything else here on small matrices.
+        wide = np.zeros((len(self.M), columns))
+        wide[:, : self.M.shape[1]] = self.M
+        return wide
 
     def plus(self, other: Form, sign: float = 1.0, *, condensed: Condensed) -> Form:
         """self + sign * other for sign 1 or -1, with the rounding of the additions in e."""
