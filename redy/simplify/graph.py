@@ -109,7 +109,7 @@ class Graph:
         """A new initializer of the given type; float64 input is rounded once, to nearest."""
         name = self.fresh(stem)
         with np.errstate(over="ignore"):
-            tensor = ir.tensor(np.ascontiguousarray(np.asarray(array).astype(dtype.numpy())), dtype=dtype, name=name)
+            tensor = ir.tensor(np.asarray(array).astype(dtype.numpy(), order="C"), dtype=dtype, name=name)
         value = ir.Value(name=name, shape=ir.Shape(np.shape(array)), type=ir.TensorType(dtype), const_value=tensor)
         self.graph.register_initializer(value)
         if self.model.ir_version < _FIRST_IR_WITH_OVERRIDABLE_INITIALIZERS:

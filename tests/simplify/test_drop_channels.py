@@ -23,7 +23,8 @@ def between(
 ) -> onnx.ModelProto:
     """Conv 3 -> 8 (some filters dead), `middle` from `a` to `b`, Conv from `readers` channels to 4."""
     weights = {
-        "w1": filters(RNG, (8, 3, 3, 3), dead), "b1": RNG.normal(size=8), "w2": RNG.normal(size=(4, readers, 1, 1)), **extra,
+        "w1": filters(RNG, (8, 3, 3, 3), dead), "b1": RNG.normal(size=8), "w2": RNG.normal(size=(4, readers, 1, 1)),
+        **extra,
     }  # fmt: skip
     nodes = [node("Conv", "x w1 b1", "a"), *middle, node("Conv", "b w2", "y")]
     return model(nodes, ("n", 3, 8, 8), {"y": ("n", 4, None, None)}, weights, opset=opset)
@@ -98,7 +99,8 @@ def test_normalisation_over_channels_is_a_wall(op: str, attributes: dict) -> Non
 def test_gate_and_gated_go_together() -> None:
     extra = {"g1": RNG.normal(size=(2, 8, 1, 1)), "g2": RNG.normal(size=(8, 2, 1, 1))}
     middle = [
-        node("Relu", "a", "r"), node("GlobalAveragePool", "r", "p"), node("Conv", "p g1", "q"), node("Conv", "q g2", "s"),
+        node("Relu", "a", "r"), node("GlobalAveragePool", "r", "p"), node("Conv", "p g1", "q"),
+        node("Conv", "q g2", "s"),
         node("Sigmoid", "s", "t"), node("Mul", "r t", "b"),
     ]  # fmt: skip
     made = between(middle, extra, 8)
