@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, inliner, numpy_helper
 
 from redy.errors import InputError
@@ -28,8 +27,12 @@ from redy.model.operators import Shape, identity
 FAMILIES = (activations, arithmetic, dense, movement, spatial)
 """The modules that register readers when they are imported."""
 
-_FLOATS = {TensorProto.FLOAT: "float32", TensorProto.DOUBLE: "float64", TensorProto.FLOAT16: "float16",
-           TensorProto.BFLOAT16: "bfloat16"}  # fmt: skip
+_FLOATS: dict[int, str] = {
+    TensorProto.FLOAT: "float32",
+    TensorProto.DOUBLE: "float64",
+    TensorProto.FLOAT16: "float16",
+    TensorProto.BFLOAT16: "bfloat16",
+}
 
 
 def read_network(source: str | os.PathLike[str] | ModelProto) -> Network:
@@ -59,7 +62,7 @@ def _load(path: Path) -> ModelProto:
         raise InputError(f"{path}: the file is empty; expected an ONNX model")
     try:
         model = onnx.load_model_from_string(data)
-    except DecodeError as error:
+    except Exception as error:  # Protobuf's errors are not part of onnx's interface.
         raise InputError(f"{path}: not an ONNX model, or cut short") from error
     if not model.HasField("graph") or not model.graph.output:
         raise InputError(f"{path}: not an ONNX model, or cut short (it has no graph with an output)")
@@ -138,8 +141,8 @@ def _at_batch(model: ModelProto, port: Port, constants: Mapping[str, Tensor], ba
     graph.reserved = {port.name, *constants} | {str(name) for node in model.graph.node for name in node.output}
     weight_dtype = _weight_dtype(port, constants)
     for node in model.graph.node:
-        outputs = _read_node(graph, node, weight_dtype)
-        for name, tensor in zip(node.output, outputs, strict=False):
+        found = _read_node(graph, node, weight_dtype)
+        for name, tensor in zip(node.output, found, strict=False):
             if name:
                 graph.tensors[str(name)] = tensor
     outputs = [_output(graph, info, port) for info in model.graph.output]
@@ -168,14 +171,13 @@ def _read_node(graph: Graph, node: NodeProto, dtype: str) -> list[Tensor]:
         return list(run_node(node, [stand_in], graph.opsets))
     reader = READERS.get(node.op_type) if node.domain in {"", "ai.onnx"} else None
     before = len(graph.nodes)
-    try:
-        if reader is None or any(isinstance(tensor, Value) and tensor.name in graph.kinds for tensor in inputs):
-            raise Refused("no reader")
-        return reader(graph, op)
-    except (Refused, ValueError, IndexError, TypeError):
-        del graph.nodes[before:]
-        graph.own = {str(name) for name in node.output if name}
-        return carry(graph, op, "float32" if dtype == "float16" else dtype)
+    if reader is not None and not any(isinstance(t, Value) and t.name in graph.kinds for t in inputs):
+        try:
+            return reader(graph, op)
+        except (Refused, ValueError, IndexError, TypeError):
+            del graph.nodes[before:]
+            graph.own = {str(name) for name in node.output if name}
+    return carry(graph, op, "float32" if dtype == "float16" else dtype)
 
 
 def _has_subgraph(node: NodeProto) -> bool:

@@ -16,7 +16,7 @@ from redy.errors import InputError
 from redy.formats.files import write_atomically
 from redy.formats.writing.affine import write_affine, write_constant
 from redy.formats.writing.builder import Builder
-from redy.formats.writing.carried import write_elementwise, write_foreign, write_max_pool
+from redy.formats.writing.carried import needed_opset, write_elementwise, write_foreign, write_max_pool
 from redy.formats.writing.functions import write_activation
 from redy.model import Activate, Affine, Elementwise, Foreign, MaxPool, Network, Node, Port, Product
 from redy.version import __version__
@@ -46,7 +46,8 @@ def to_model(network: Network, metadata: Mapping[str, str] | None = None) -> Mod
         InputError: a weight does not fit into the network's `weight_dtype`.
     """
     names = {network.input.name, *network.shapes, *(port.name for port in network.outputs)}
-    builder = Builder(np.dtype(network.weight_dtype), names, dict(network.shapes), network.input.name)
+    opset = max([network.opset, _OLDEST_OPSET, *(needed_opset(node) for node in network.nodes)])
+    builder = Builder(np.dtype(network.weight_dtype), names, dict(network.shapes), network.input.name, opset)
     _write_input(builder, network.input)
     outputs = _plan_outputs(builder, network)
     for node in network.nodes:
@@ -73,7 +74,7 @@ def to_model(network: Network, metadata: Mapping[str, str] | None = None) -> Mod
 
 
 def _imports(builder: Builder, network: Network) -> list[onnx.OperatorSetIdProto]:
-    versions = {"": max(network.opset, builder.opset, _OLDEST_OPSET)}
+    versions = {"": builder.opset}
     for node in network.nodes:
         if isinstance(node, Foreign):
             used = ModelProto.FromString(node.payload)
@@ -83,8 +84,8 @@ def _imports(builder: Builder, network: Network) -> list[onnx.OperatorSetIdProto
 
 def _info(port: Port) -> ValueInfoProto:
     shape = [*(() if port.batch is None else (port.batch,)), *port.shape]
-    kind = onnx.TensorProto.BFLOAT16 if port.dtype == "bfloat16" else helper.np_dtype_to_tensor_dtype(
-        np.dtype(port.dtype)
+    kind = (
+        onnx.TensorProto.BFLOAT16 if port.dtype == "bfloat16" else helper.np_dtype_to_tensor_dtype(np.dtype(port.dtype))
     )
     return helper.make_tensor_value_info(port.name, kind, shape)
 

@@ -100,7 +100,7 @@ def inline(nodes: Iterable[Node], keep: set[str]) -> tuple[Node, ...]:
 def _absorb(reader: Affine, absorbed: Affine) -> Affine | None:
     """`reader` with the terms of `absorbed` in place of its own terms on it, or None."""
     terms: list[Term] = []
-    bias: Array | None = reader.bias
+    bias = reader.bias
     uses = sum(term.source == absorbed.name for term in reader.terms)
     if uses > 1 and not all(isinstance(t.operator, Gather) for t in absorbed.terms):
         return None
@@ -111,9 +111,10 @@ def _absorb(reader: Affine, absorbed: Affine) -> Affine | None:
         if absorbed.bias.any():
             if not (isinstance(term.operator, Gather) or is_identity(term.operator)):
                 return None
-            bias = exact_sum(bias, term.operator.apply(absorbed.bias[None])[0])
-            if bias is None:
+            total = exact_sum(bias, term.operator.apply(absorbed.bias[None])[0])
+            if total is None:
                 return None
+            bias = total
         for inner in absorbed.terms:
             operator = compose(term.operator, inner.operator)
             if operator is None:

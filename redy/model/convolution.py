@@ -73,7 +73,7 @@ class Windows:
         return np.asarray(view[(slice(None), slice(None), *steps)])
 
     def fold(self, windows: Array) -> Array:
-        """The adjoint of `unfold`: (n, C, *kernel, *out_spatial), added up where windows overlap -> (n, C, *spatial)."""
+        """The adjoint of `unfold`, overlaps added: (n, C, *kernel, *out_spatial) -> (n, C, *spatial)."""
         rank = len(self.spatial)
         result = np.zeros((*windows.shape[:2], *self.padded))
         for place in itertools.product(*(range(k) for k in self.kernel)):
@@ -81,9 +81,10 @@ class Windows:
                 slice(p * d, p * d + s * (o - 1) + 1, s)
                 for p, d, s, o in zip(place, self.dilations, self.strides, self.out_spatial, strict=True)
             )
-            result[(slice(None), slice(None), *target)] += windows[(slice(None), slice(None), *place)]
+            part = result[(..., *target)]
+            part += windows[(slice(None), slice(None), *place)]
         inner = tuple(slice(self.pads[i], self.pads[i] + s) for i, s in enumerate(self.spatial[:rank]))
-        return result[(slice(None), slice(None), *inner)]
+        return np.asarray(result[(..., *inner)])
 
     def counts(self) -> Array:
         """How many elements of the window lie in the input and not in the padding, (*out_spatial)."""

@@ -16,17 +16,16 @@ _LARGEST = float(np.finfo(np.float32).max)
 @reads("Relu", "LeakyRelu", "Abs", "HardSigmoid")
 def read_fixed(graph: Graph, op: Op) -> list[Tensor]:
     """The same function for every unit."""
-    function = {
-        "Relu": relu,
-        "Abs": absolute,
-        "LeakyRelu": lambda: leaky_relu(op.attribute("alpha", np.float64(np.float32(0.01)))),
-        "HardSigmoid": lambda: hard_sigmoid(
-            op.attribute("alpha", np.float64(np.float32(0.2))), op.attribute("beta", 0.5)
-        ),
-    }[op.kind]
-    if op.kind == "HardSigmoid" and not op.attribute("alpha", 0.2) > 0:
-        raise Refused("HardSigmoid with a slope that is not positive")
-    return [graph.activate(op.output, op.value(), function())]
+    if op.kind == "LeakyRelu":
+        function = leaky_relu(op.attribute("alpha", float(np.float32(0.01))))
+    elif op.kind == "HardSigmoid":
+        alpha, beta = op.attribute("alpha", float(np.float32(0.2))), op.attribute("beta", 0.5)
+        if not alpha > 0:
+            raise Refused("HardSigmoid with a slope that is not positive")
+        function = hard_sigmoid(alpha, beta)
+    else:
+        function = relu() if op.kind == "Relu" else absolute()
+    return [graph.activate(op.output, op.value(), function)]
 
 
 @reads("PRelu")

@@ -20,11 +20,11 @@ def read_gemm(graph: Graph, op: Op) -> list[Tensor]:
         weight = op.weights(1)
         weight = weight if op.attribute("transB", 0) else weight.T
         value = _transposed(graph, op, left) if op.attribute("transA", 0) else left
-        product = _times(graph, op, value, alpha * weight, f"{op.output}.product")
+        product = _times(graph, value, alpha * weight, f"{op.output}.product")
     elif isinstance(left, np.ndarray) and isinstance(right, Value):
-        weight = op.weights(0)
+        weight = op.weights(0).T if op.attribute("transA", 0) else op.weights(0)
         value = _transposed(graph, op, right) if op.attribute("transB", 0) else right
-        product = _before(graph, op, (alpha * weight).T if op.attribute("transA", 0) else alpha * weight, value)
+        product = _before(graph, op, alpha * weight, value, f"{op.output}.product")
     else:
         raise Refused("the product of two values")
     addend = op.input(2)
@@ -59,28 +59,26 @@ def read_matmul(graph: Graph, op: Op) -> list[Tensor]:
     if isinstance(left, Value) and isinstance(right, np.ndarray):
         weight = op.weights(1)
         if weight.ndim == 1:
-            product = _times(graph, op, left, weight[None], f"{op.output}.product")
+            product = _times(graph, left, weight[None], f"{op.output}.product")
             return [graph.reshaped(product, product.shape[:-1], batched=left.batched, name=op.output)]
         if math.prod(weight.shape[:-2]) == 1:
-            ranks = max(weight.ndim, len(graph.full_shape(left)))
-            if ranks == len(graph.full_shape(left)):
-                return [_times(graph, op, left, weight.reshape(weight.shape[-2:]).T, op.output)]
+            if weight.ndim == 2 or weight.ndim <= len(graph.full_shape(left)):
+                return [_times(graph, left, weight.reshape(weight.shape[-2:]).T, op.output)]
         raise Refused("a stack of matrices")
     if isinstance(left, np.ndarray) and isinstance(right, Value):
         weight = op.weights(0)
         if weight.ndim == 1:
-            product = _before(graph, op, weight[None], right)
+            product = _before(graph, op, weight[None], right, f"{op.output}.rows")
             full = graph.full_shape(product)
             shape = (*full[:-2], full[-1])
             sample = shape[1:] if product.batched else shape
             return [graph.reshaped(product, sample, batched=product.batched, name=op.output)]
-        if weight.ndim == 2 and len(graph.full_shape(right)) >= 2:
-            product = _before(graph, op, weight, right)
-            return [product]
+        if weight.ndim == 2:
+            return [_before(graph, op, weight, right, op.output)]
     raise Refused("the product of two values or a stack of matrices")
 
 
-def _times(graph: Graph, op: Op, value: Value, weight: Array, name: str) -> Value:
+def _times(graph: Graph, value: Value, weight: Array, name: str) -> Value:
     """W (out, in) applied to the last axis of the file's tensor."""
     if not value.shape:
         raise Refused("a product that mixes the samples of a batch")
@@ -95,18 +93,18 @@ def _times(graph: Graph, op: Op, value: Value, weight: Array, name: str) -> Valu
     return graph.affine(name, [(value, operator)], None, batched=value.batched)
 
 
-def _before(graph: Graph, op: Op, weight: Array, value: Value) -> Value:
+def _before(graph: Graph, op: Op, weight: Array, value: Value, name: str) -> Value:
     """W (out, in) applied to the last axis but one: transposed there, multiplied, and transposed back."""
     if value.batched and len(value.shape) < 2 and graph.batch > 1:
         raise Refused("a product that mixes the samples of a batch")
     full = graph.full_shape(value)
     if len(full) == 1:
-        return _times(graph, op, value, weight, op.output)
-    inner = value if not value.batched or len(value.shape) >= 2 else Value(value.name, value.shape, batched=True)
-    shape = inner.shape if len(inner.shape) >= 2 else full
+        return _times(graph, value, weight, name)
+    # With batch size 1 a matrix whose first axis was the batch is multiplied along just that axis.
+    batched = value.batched and len(value.shape) >= 2
+    shape = value.shape if batched else full
     ids = np.swapaxes(np.arange(math.prod(shape)).reshape(shape), -1, -2)
-    batched = inner.batched and len(inner.shape) >= 2
-    moved = graph.moved(inner, ids, name=f"{op.output}.columns", batched=batched)
-    product = _times(graph, op, moved, weight, f"{op.output}.product")
+    moved = graph.moved(value, ids, name=f"{op.output}.columns", batched=batched)
+    product = _times(graph, moved, weight, f"{op.output}.product")
     back = np.swapaxes(np.arange(math.prod(product.shape)).reshape(product.shape), -1, -2)
-    return graph.moved(product, back, name=op.output, batched=batched)
+    return graph.moved(product, back, name=name, batched=batched)

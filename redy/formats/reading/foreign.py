@@ -47,7 +47,9 @@ def carry(graph: Graph, op: Op, dtype: str) -> list[Tensor]:
     for place, (name, found) in enumerate(zip(named, outputs, strict=True)):
         batched = found.ndim > 0 and found.shape[0] == graph.batch
         if graph.batch > 1 and not batched:
-            raise InputError(f"{label(op.node)}: its output {name!r} has no batch axis, but the network's input has one")
+            raise InputError(
+                f"{label(op.node)}: its output {name!r} has no batch axis, but the network's input has one"
+            )
         shape = found.shape[1:] if batched else found.shape
         function = _function(run, list(values.items()), place, kinds, one_by_one=graph.batch == 1, batched=batched)
         operator = f"{op.node.domain}::{op.kind}" if op.node.domain else op.kind
@@ -75,7 +77,7 @@ def _payload(
     return bytes(helper.make_model(body, opset_imports=imports).SerializeToString(deterministic=True))
 
 
-def _info(name: str, array: np.ndarray, batch: int, batched: bool) -> ValueInfoProto:  # noqa: FBT001
+def _info(name: str, array: np.ndarray, batch: int, batched: bool) -> ValueInfoProto:
     """Type and shape of a tensor seen at the batch size of reading."""
     shape = ["batch" if batch > 1 else 1, *array.shape[1:]] if batched else list(array.shape)
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), shape)

@@ -1,7 +1,7 @@
 """What a reader of one ONNX operator works with: values, constants, and the network under construction.
 
-A tensor of the file is either a constant (a numpy array) or a `Value`: a node of the network, together with whether the
-tensor's first axis is the batch. Reading happens at one concrete batch size (`Graph.batch`): 1 where the file fixes it,
+A tensor of the file is either a constant (a numpy array) or a `Value`: a node of the network, together with whether
+the tensor's first axis is the batch. Reading happens at one concrete batch size (`Graph.batch`): 1 where the file fixes it,
 else a number unlikely to be a shape by itself, so that a shape computed from the batch can be told from one that is not.
 """
 
@@ -76,7 +76,7 @@ class Op:
         """The name of the first output that has one."""
         return next(str(name) for name in self.node.output if name)
 
-    def attribute(self, name: str, default: Any = None) -> Any:
+    def attribute(self, name: str, default: Any = None) -> Any:  # noqa: ANN401 - attributes have many types
         """An attribute's value, or the default where it is not given."""
         for entry in self.node.attribute:
             if entry.name == name:
@@ -122,7 +122,7 @@ class Op:
             raise Refused("more than one output is used")
 
 
-def _plain(entry: AttributeProto) -> Any:
+def _plain(entry: AttributeProto) -> Any:  # noqa: ANN401 - attributes have many types
     value = helper.get_attribute_value(entry)
     return value.decode() if isinstance(value, bytes) else value
 
@@ -218,4 +218,4 @@ class Graph:
             return constant
         if constant.shape[0] > 1 and not (constant == constant[:1]).all():
             raise Refused("a constant differs along the batch axis")
-        return constant[0]
+        return np.asarray(constant[0])

@@ -26,7 +26,7 @@ def read_movement(graph: Graph, op: Op) -> list[Tensor]:
         tensor = op.inputs[place]
         shape = graph.full_shape(tensor)
         size = int(np.prod(shape, dtype=np.int64))
-        inputs[place] = (offset + np.arange(size)).reshape(shape)  # type: ignore[assignment]
+        inputs[place] = (offset + np.arange(size)).reshape(shape)
         owners.append((tensor, offset, size))
         offset += size
     if any(isinstance(tensor, Value) for tensor in inputs):
@@ -34,7 +34,7 @@ def read_movement(graph: Graph, op: Op) -> list[Tensor]:
     fill = _fill_value(op)
     node = op.node
     if fill:
-        if op.kind == "Pad" and len(inputs) > 2:  # noqa: PLR2004, RUF100
+        if op.kind == "Pad" and len(inputs) > 2:
             inputs[2] = np.asarray(0, dtype=np.int64)
         else:
             node = type(op.node).FromString(op.node.SerializeToString())
@@ -123,7 +123,7 @@ def _keeps_batch(op: Op, graph: Graph) -> bool:
     """With batch size 1 any first axis of length 1 can serve as the batch, unless there is none to keep."""
     values = [tensor for tensor in op.inputs if isinstance(tensor, Value)]
     if op.kind == "Squeeze":
-        axes = op.attribute("axes") if op.opset < 13 else op.input(1)  # noqa: PLR2004, RUF100
+        axes = op.attribute("axes") if op.opset < 13 else op.input(1)
         rank = len(graph.full_shape(values[0]))
         if axes is None or any(int(axis) % rank == 0 for axis in np.ravel(axes)):  # type: ignore[arg-type]
             return False
@@ -131,13 +131,15 @@ def _keeps_batch(op: Op, graph: Graph) -> bool:
 
 
 def _is_identity(operator: Operator) -> bool:
-    return isinstance(operator, Gather) and np.array_equal(operator.index.ravel(), np.arange(operator.index.size)) and (
-        operator.index.size == int(np.prod(operator.in_shape, dtype=np.int64))
+    return (
+        isinstance(operator, Gather)
+        and np.array_equal(operator.index.ravel(), np.arange(operator.index.size))
+        and (operator.index.size == int(np.prod(operator.in_shape, dtype=np.int64)))
     )
 
 
 @reads("Identity", "Dropout")
-def read_identity(graph: Graph, op: Op) -> list[Tensor]:
+def read_identity(_graph: Graph, op: Op) -> list[Tensor]:
     """The value itself; Dropout does nothing at inference."""
     op.only_first_output()
     training = op.input(2) if op.kind == "Dropout" else None
@@ -147,7 +149,7 @@ def read_identity(graph: Graph, op: Op) -> list[Tensor]:
 
 
 @reads("Cast")
-def read_cast(graph: Graph, op: Op) -> list[Tensor]:
+def read_cast(_graph: Graph, op: Op) -> list[Tensor]:
     """A cast between floating-point types rounds but computes nothing."""
     if op.attribute("to") not in {1, 10, 11, 16}:
         raise Refused("a cast to a type that is not floating-point")

@@ -153,9 +153,7 @@ def read_mean(graph: Graph, op: Op) -> list[Tensor]:
     ids = np.arange(math.prod(value.shape)).reshape(value.shape).transpose(*rest, *axes)
     rows = graph.moved(value, ids.reshape(-1, count), batched=value.batched, name=f"{op.output}.rows")
     weight = np.full((1, count), 1.0 / count if op.kind == "ReduceMean" else 1.0)
-    operator: Operator = (
-        Dense(weight, rows.shape, (1, 1)) if rows.shape[0] == 1 else Positionwise(weight, rows.shape)
-    )
+    operator: Operator = Dense(weight, rows.shape, (1, 1)) if rows.shape[0] == 1 else Positionwise(weight, rows.shape)
     reduced = graph.affine(f"{op.output}.reduced", [(rows, operator)], None, batched=value.batched)
     return [graph.reshaped(reduced, shape, batched=value.batched, name=op.output)]
 

@@ -144,9 +144,7 @@ def _conv_transpose(
     inputs = [source, builder.weight(f"{name}.weight", operator.conv.weight)]
     inputs += [] if bias is None else [_channel_bias(builder, name, bias)]
     attributes = _geometry(windows)
-    return builder.node(
-        "ConvTranspose", inputs, out, group=operator.conv.groups, output_padding=extra, **attributes
-    )
+    return builder.node("ConvTranspose", inputs, out, group=operator.conv.groups, output_padding=extra, **attributes)
 
 
 def _average_pool(builder: Builder, name: str, operator: AveragePool, source: str, out: str) -> str:
@@ -157,8 +155,6 @@ def _average_pool(builder: Builder, name: str, operator: AveragePool, source: st
     attributes = _geometry(windows)
     if set(windows.dilations) == {1}:
         del attributes["dilations"]
-    else:
-        builder.require(19)
     if np.array_equal(operator.divisor, windows.counts()):
         return builder.node("AveragePool", [source], out, **attributes)
     if (operator.divisor == size).all():

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from redy.errors import InputError
@@ -24,17 +25,18 @@ class Builder:
         taken: names in use.
         shapes: the shape of every value of the network.
         tensors: the ONNX tensor that holds each value, where it is not the one of its own name.
-        opset: the lowest opset that the nodes so far need.
+        batch_source: the tensor whose first axis is the batch.
+        opset: the opset of the model.
     """
 
     dtype: np.dtype[Any]
     taken: set[str]
     shapes: dict[str, Shape]
     batch_source: str
+    opset: int
     nodes: list[NodeProto] = field(default_factory=list)
     initializers: list[TensorProto] = field(default_factory=list)
     tensors: dict[str, str] = field(default_factory=dict)
-    opset: int = 13
     _flat: dict[str, str] = field(default_factory=dict)
     _places: dict[tuple[int, ...], str] = field(default_factory=dict)
 
@@ -51,12 +53,12 @@ class Builder:
         """The ONNX tensor that holds a value of the network."""
         return self.tensors.get(value, value)
 
-    def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+    def node(self, kind: str, inputs: list[str], output: str, **attributes: object) -> str:
         """Adds a node named after its output and returns that."""
         self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
         return output
 
-    def weight(self, name: str, array: Any) -> str:
+    def weight(self, name: str, array: ArrayLike) -> str:
         """An initializer in the network's element type.
 
         Raises:
@@ -69,7 +71,7 @@ class Builder:
             raise InputError(f"{name}: a weight is too large for {self.dtype.name}")
         return self._initializer(name, rounded)
 
-    def whole_numbers(self, name: str, array: Any) -> str:
+    def whole_numbers(self, name: str, array: ArrayLike) -> str:
         """An initializer of int64; equal short lists (shapes, axes) are stored once."""
         numbers = np.asarray(array, dtype=np.int64)
         if numbers.ndim == 1 and numbers.size <= 8:
@@ -96,10 +98,6 @@ class Builder:
     def reshape(self, tensor: str, shape: Shape, output: str) -> str:
         """The tensor with its axes after the batch reshaped."""
         return self.node("Reshape", [tensor, self.whole_numbers(f"{output}.shape", [-1, *shape])], output)
-
-    def require(self, opset: int) -> None:
-        """The nodes need at least this opset."""
-        self.opset = max(self.opset, opset)
 
 
 def compressed(array: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from redy.formats.writing.builder import Builder
-from redy.model import Affine, Gather, Scale, Shape
+from redy.model import Affine, Gather, Shape
 from redy.model.compose import is_identity, is_reshape
 
 _MOST_AXES = 5
@@ -95,7 +95,7 @@ def as_concat(builder: Builder, node: Affine) -> bool:
         return False
     indices = []
     for term in node.terms:
-        if not isinstance(term.operator, Gather) or isinstance(term.operator, Scale):
+        if not isinstance(term.operator, Gather):
             return False
         indices.append(term.operator.index)
     for axis in range(len(node.shape)):
