@@ -92,6 +92,20 @@ def value_bounds(network: Network, bounds: Bounds, name: str) -> Range:
     return relaxed.ranges[name]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class RowLines:
+    """Lines around the ReLUs of one activation, each row of forms its own; all arrays (rows, *shape).
+
+    lower_slope x <= relu(x) <= upper_slope x + upper_intercept on the part of the box the row is about, with slopes in
+    [0, 1] and intercepts >= 0; and there shift * x >= 0 (the multiplier of a split x >= 0 or x <= 0).
+    """
+
+    lower_slope: Array
+    upper_slope: Array
+    upper_intercept: Array
+    shift: Array
+
+
 @dataclass
 class _Rows:
     """Inequalities form <= sum_v pending_v.v + const, one per row, and what their rounding may amount to."""
@@ -189,7 +203,23 @@ class Relaxation:
         if isinstance(node, Affine):
             self._reach[node.name] = affine_reach(node, self.ranges)
 
-    def _upper(self, name: str, forms: Array, *, one_hot: bool = False) -> Array:
+    def upper(self, name: str, forms: Array, chosen: Mapping[str, RowLines], seen: dict[str, Array]) -> Array:
+        """Upper bounds of forms (rows, *shape) of a relaxed value with lines of each row's own for some activations.
+
+        `seen` takes, for every node that is passed and for the input, the coefficients of its value (rows, *shape).
+        """
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            return self._upper(name, forms, chosen=chosen, seen=seen)
+
+    def _upper(
+        self,
+        name: str,
+        forms: Array,
+        *,
+        one_hot: bool = False,
+        chosen: Mapping[str, RowLines] | None = None,
+        seen: dict[str, Array] | None = None,
+    ) -> Array:
         """Upper bounds of forms (rows, *shape) of a value; `one_hot` says that each has a single entry, +1 or -1."""
         count = len(forms)
         rows = _Rows({name: forms}, np.zeros(count), np.zeros(count), np.zeros(count, dtype=bool))
@@ -199,7 +229,11 @@ class Relaxation:
             if form is None:
                 continue
             rows.steps += 1
-            if isinstance(node, Affine):
+            if seen is not None:
+                seen[node.name] = form
+            if isinstance(node, Activate) and chosen is not None and node.name in chosen:
+                self._through_own_lines(rows, node, form, chosen[node.name])
+            elif isinstance(node, Affine):
                 self._through_affine(rows, node, form, exact=one_hot and node.name == name)
                 best = np.fmin(best, self._concretise(rows))
             elif isinstance(node, Activate | Product):
@@ -208,6 +242,8 @@ class Relaxation:
                 self._through_pool(rows, node, form)
             else:
                 _add_constant(rows, form, *self.ranges[node.name])
+        if seen is not None:
+            seen.update(rows.pending)
         return np.asarray(np.fmin(best, self._concretise(rows)))
 
     def _concretise(self, rows: _Rows) -> Array:
@@ -245,6 +281,17 @@ class Relaxation:
             _add_size(rows, form.reshape(len(form), -1), slope * reach, moved=reach > 0)
             _add_constant(rows, form, lines.lower_intercept, lines.upper_intercept)
             self._add(rows, source, pulled)
+
+    def _through_own_lines(self, rows: _Rows, node: Activate, form: Array, lines: RowLines) -> None:
+        """As `_through_lines`, for ReLU lines (slopes in [0, 1]) that differ from row to row."""
+        positive, negative = np.maximum(form, 0.0), np.minimum(form, 0.0)
+        pulled = positive * lines.upper_slope + negative * lines.lower_slope
+        raised = (positive * lines.upper_intercept).reshape(len(form), -1).sum(axis=1)
+        rows.const, rows.size = rows.const + raised, rows.size + raised
+        reach = magnitude(self.ranges[node.source])
+        _add_size(rows, form.reshape(len(form), -1), reach, moved=reach > 0)
+        # Rounding is monotone, so the sum moves to the side of the shift: no error is made in the inequality.
+        self._add(rows, node.source, pulled + lines.shift)
 
     def _through_pool(self, rows: _Rows, node: MaxPool, form: Array) -> None:
         """The maximum is at least any element, and is the one whose lower bound tops all others, if there is one."""

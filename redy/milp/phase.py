@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from redy.bounds.linear import linear_bounds
 from redy.bounds.result import Bounds, Range
+from redy.bounds.shown import Shown
 from redy.errors import Unsupported
 from redy.milp.certify import certified_bound
 from redy.milp.encode import Encoding
 from redy.milp.outcome import Outcome
 from redy.milp.program import Program
-from redy.milp.shown import Shown
 from redy.milp.solver import Choice, solve
 from redy.milp.tree import search
 from redy.model import Activate, Array, Box, Network, Proof, Proved, Refuted, Unit, Unknown, Verdict
