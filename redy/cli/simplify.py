@@ -27,7 +27,13 @@ if TYPE_CHECKING:
 )
 @click.option("--no-check", is_flag=True, help="Do not compare the result with the original in onnxruntime.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the inputs of the comparison.")
-@click.option("--report", type=click.Path(path_type=Path), help="Write the report as JSON here.")
+@click.option(
+    "--report",
+    is_flag=False,
+    flag_value="-",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="Print the table (the default); with a path, also write the report there as JSON.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of a table.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def simplify_command(
@@ -57,7 +63,7 @@ def simplify_command(
     ratio = 1.0 if result.model is original else latency_ratio(original, result.model, seed)
     facts = as_dict(original, result, ratio)
     save(result.model, output)
-    if report is not None:
+    if report is not None and str(report) != "-":
         write_text(report, json.dumps(facts, indent=2) + "\n")
     if as_json:
         click.echo(json.dumps(facts, indent=2))

@@ -96,6 +96,8 @@ def simplify(
     """
     if residual not in RESIDUAL:
         raise InputError(f"residual is {residual!r}; choose one of {', '.join(RESIDUAL)}")
+    if model.graph.sparse_initializer or model.training_info:
+        return _left_alone(model, "it has sparse initializers or training information, which are not followed")
     try:
         simplified, steps = _rewrite(model, residual, findings or {}, limit)
     except (AssertionError, ValueError, IndexError, KeyError, TypeError) as error:
@@ -112,12 +114,16 @@ def simplify(
 def _untouched(model: onnx.ModelProto, error: Exception) -> Simplified:
     """A mistake in a rewrite costs its gain, never the user's model; the report says what went wrong and where."""
     place = traceback.extract_tb(error.__traceback__)[-1]
-    reason = f"internal error, please report it: {type(error).__name__} at {Path(place.filename).name}:{place.lineno}"
+    where = f"{Path(place.filename).name}:{place.lineno}"
+    return _left_alone(model, f"internal error, please report it: {type(error).__name__} at {where}")
+
+
+def _left_alone(model: onnx.ModelProto, reason: str) -> Simplified:
     try:
         graph = Graph(ir.from_proto(model))
         layers = [LayerChange(name, op, n, n) for name, op, n in _layers(graph).values()]
         cost = count(graph)
-    except (AssertionError, ValueError, IndexError, KeyError, TypeError):
+    except (AssertionError, ValueError, IndexError, KeyError, TypeError, InputError):
         layers, cost = [], Cost(0, 0)
     return Simplified(model, Report(layers, cost, cost, 0, {}, refused=[reason]))
 

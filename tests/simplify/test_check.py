@@ -70,6 +70,14 @@ def test_command(tmp_path: Path) -> None:
     assert len(onnx.load(tmp_path / "out.onnx").graph.node) == 3
 
 
+def test_report_without_a_path_is_the_table(tmp_path: Path) -> None:
+    onnx.save(pruned(), tmp_path / "in.onnx")
+    done = CliRunner().invoke(simplify_command, [str(tmp_path / "in.onnx"), "-o", str(tmp_path / "o.onnx"), "--report"])
+    assert done.exit_code == 0, done.output
+    assert "multiply-adds" in done.output
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.onnx", "o.onnx"]
+
+
 def test_command_writes_nothing_when_the_check_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fusing, "batchnorm_line", lambda *_: (np.ones(4), np.ones(4)))
     onnx.save(pruned(), tmp_path / "in.onnx")
