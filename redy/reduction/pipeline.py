@@ -7,147 +7,24 @@ Every criterion is a step with one signature: it gets the problem and what is kn
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import replace
 
-import numpy as np
-
-from redy.bounds.linear import linear_bounds
-from redy.bounds.result import Bounds
 from redy.errors import CheckFailed, InputError
 from redy.milp.solver import Choice
-from redy.model import Array, Box, Finding, Network, Proved, Unit
+from redy.model import Array, Box, Finding, Network
 from redy.model.digest import network_digest
+from redy.reduction.guarantee import check_points, state
+from redy.reduction.problem import Criterion, Known, Options, Preserve, Problem, Progress, Reduction, Winner
 from redy.redundancy.phase import Engine, PhaseSettings, find_phases
-from redy.redundancy.seen import Seen, sample_points, seen_at
-from redy.rewrite import Refusal, Shrunk, deviation, is_channel, round_weights, shrink
-
-Preserve = Literal["outputs", "decision", "tolerance"]
-Winner = Literal["max", "min"]
-Progress = Callable[[str], None]
-
+from redy.redundancy.seen import sample_points, seen_at
+from redy.rewrite import Refusal, Shrunk, is_channel, round_weights, shrink
 
 SEARCH_SHARE = 0.8
 """Which share of the time limit the search may take."""
 POINT_MACS = 200_000_000
 FEWEST_POINTS = 200
 """Samples and corners are limited to this number of multiply-adds each, but not below this number of points."""
-CHECKED = 2048
-"""At how many points the reduced network is compared with the original before it is given back."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What was asked for; the words are those of `redy reduce`.
-
-    Attributes:
-        preserve: "outputs", "decision" or "tolerance".
-        criteria: the steps, in order.
-        engine: how questions are answered.
-        solver: which solver is asked.
-        trust: count a solver's dual bound although redy did not re-derive it.
-        tolerance: the largest change of an output, for "tolerance".
-        winner: whether the largest or the smallest output wins, for "decision".
-        time_limit: seconds for the whole run.
-        seed: of every random choice.
-        samples: points drawn from the box.
-        corners: corners of the box tried, at most.
-        budget: work that branching may do, in its own units (deterministic); by default what the engine takes.
-    """
-
-    preserve: Preserve = "outputs"
-    criteria: tuple[str, ...] = ("phase",)
-    engine: Engine = "auto"
-    solver: Choice = "auto"
-    trust: bool = False
-    tolerance: float | None = None
-    winner: Winner = "max"
-    time_limit: float | None = None
-    seed: int = 0
-    samples: int = 4096
-    corners: int = 1024
-    budget: int | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Problem:
-    """What stays fixed while criteria search."""
-
-    network: Network
-    box: Box
-    options: Options
-    points: Array
-    deadline: float | None
-    progress: Progress
-
-
-@dataclass(slots=True)
-class Known:
-    """What the steps so far have found; each step adds to it.
-
-    Attributes:
-        seen: what points show of every pre-activation.
-        bounds: sound bounds of the original's pre-activations, once a step has made them.
-        findings: in the order in which they apply.
-        undecided: units whose question is open.
-        stats: per step what it did.
-        claims: what a step proved about the network with its findings, where that is not plain equality of outputs;
-            a step that adds findings of another kind than "phase" must say here what they preserve.
-        notes: what kept a step from doing more.
-    """
-
-    seen: Seen
-    bounds: Bounds | None = None
-    findings: list[Finding] = field(default_factory=list)
-    undecided: list[Unit] = field(default_factory=list)
-    stats: dict[str, Any] = field(default_factory=dict)
-    claims: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-Criterion = Callable[[Problem, Known], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Guarantee:
-    """What was preserved, in words and numbers.
-
-    Attributes:
-        statement: the claim about real arithmetic on the written weights.
-        preserve: which mode.
-        error: per output a bound of |reduced - original| over the box, or None where redy has none.
-        trusted: what was believed and not re-derived by redy.
-    """
-
-    statement: str
-    preserve: Preserve
-    error: Mapping[str, Array] | None
-    trusted: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Reduction:
-    """The result of `reduce`.
-
-    Replaying `findings` on the original gives `network` bit for bit (`replay`).
-    """
-
-    original: Network
-    original_digest: str
-    box: Box
-    options: Options
-    findings: tuple[Finding, ...]
-    network: Network
-    guarantee: Guarantee
-    undecided: tuple[Unit, ...]
-    units: Mapping[str, Any]
-    timings: Mapping[str, float]
-    stats: Mapping[str, Any]
-    notes: tuple[str, ...]
-    bounds: Bounds | None = None
 
 
 def phase_criterion(problem: Problem, known: Known) -> None:
@@ -217,8 +94,8 @@ def reduce(  # noqa: PLR0913 - the options of the command, with the same words
     timings: dict[str, float] = {}
     known = _searched(problem, timings)
     small, shrunk = _rewritten(problem, known, timings)
-    guarantee = _stated(problem, known, small, shrunk)
-    _check_points(problem, small, guarantee)
+    guarantee = state(problem, known, small, shrunk)
+    check_points(problem, small, guarantee)
     timings["total"] = time.perf_counter() - begin
     return Reduction(
         original=network,
@@ -291,27 +168,6 @@ def _rewritten(problem: Problem, known: Known, timings: dict[str, float]) -> tup
     return small, shrunk
 
 
-def _check_points(problem: Problem, small: Network, guarantee: Guarantee) -> None:
-    """What was proved must hold at the points, up to the rounding of float64 evaluation.
-
-    Raises:
-        CheckFailed: it does not.
-    """
-    if problem.options.preserve == "decision":
-        return
-    names = [port.name for port in problem.network.outputs]
-    before, after = (network.trace(problem.points[:CHECKED], names) for network in (problem.network, small))
-    for name in names:
-        scale = 1.0 + float(np.abs(before[name]).max(initial=0.0))
-        bound = 1e-4 * scale if guarantee.error is None else guarantee.error[name] + 1e-9 * scale
-        if problem.options.tolerance is not None:
-            bound = bound + problem.options.tolerance
-        if not (np.abs(before[name] - after[name]) <= bound).all():
-            raise CheckFailed(
-                f"output {name}: the reduced network leaves its guarantee at a point; nothing was written"
-            )
-
-
 def _written(network: Network, findings: tuple[Finding, ...]) -> tuple[Network, Shrunk]:
     """The network with the findings applied, folded and rounded; what could not be rewritten stays as it was."""
     channels = [finding for finding in findings if is_channel(network, finding)]
@@ -330,50 +186,3 @@ def _written(network: Network, findings: tuple[Finding, ...]) -> tuple[Network, 
     if isinstance(small, Refusal):
         return rounded, replace(shrunk, refusal=small.reason)
     return small, shrunk
-
-
-def _stated(problem: Problem, known: Known, small: Network, shrunk: Shrunk) -> Guarantee:
-    trusted = tuple(
-        dict.fromkeys(
-            name
-            for finding in known.findings
-            if isinstance(finding.verdict, Proved)
-            for name in finding.verdict.proof.trusted
-        )
-    )
-    error = _error(problem, known, small, shrunk)
-    largest = None if error is None else max((float(np.max(e)) for e in error.values() if e.size), default=0.0)
-    size = "by an amount that redy does not bound" if largest is None else f"by at most {largest:.3g}"
-    if any(finding.kind != "phase" for finding in known.findings) and not known.claims:
-        raise CheckFailed("a criterion removed units without saying what that preserves; nothing was written")
-    statement = (
-        "For every input of the box, in real arithmetic on the weights as written, every output differs from the "
-        f"original's {size}, which is what folding and rounding the weights to {problem.network.weight_dtype} changes."
-    )
-    if not known.findings:
-        statement = "No unit was removed; only what holds for every input was simplified. " + statement
-    statement = " ".join([*known.claims, statement])
-    belief = f" Trusted and not re-derived: {', '.join(trusted)}." if trusted else " Nothing is taken on trust."
-    return Guarantee(statement + belief, problem.options.preserve, error, trusted)
-
-
-def _error(problem: Problem, known: Known, small: Network, shrunk: Shrunk) -> Mapping[str, Array] | None:
-    if small is problem.network:
-        return {port.name: np.zeros(port.shape) for port in problem.network.outputs}
-    bounds = known.bounds or linear_bounds(problem.network, problem.box, leave_unsupported=True)
-    errors = line_errors(problem.network, known.findings)
-    found = deviation(shrunk.lined, small, shrunk.units, shrunk.merges, problem.box, bounds.intervals, errors)
-    if isinstance(found, Refusal):
-        known.notes.append(found.reason)
-        return None
-    return found
-
-
-def line_errors(network: Network, findings: list[Finding]) -> dict[str, Array]:
-    """Per activation with a line that is not exact: the error of every unit's line (flattened)."""
-    errors: dict[str, Array] = {}
-    for finding in findings:
-        if finding.error and not is_channel(network, finding):
-            size = math.prod(network.shapes[finding.unit.node])
-            errors.setdefault(finding.unit.node, np.zeros(size))[finding.unit.index] = finding.error
-    return errors

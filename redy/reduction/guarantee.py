@@ -1,0 +1,86 @@
+"""What is stated about a reduced network, and the check that it holds at the points."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from redy.bounds.linear import linear_bounds
+from redy.errors import CheckFailed
+from redy.model import Array, Finding, Network, Proved
+from redy.reduction.problem import Guarantee, Known, Problem
+from redy.rewrite import Refusal, Shrunk, deviation, is_channel
+
+CHECKED = 2048
+"""At how many points the reduced network is compared with the original before it is given back."""
+
+
+def state(problem: Problem, known: Known, small: Network, shrunk: Shrunk) -> Guarantee:
+    """The guarantee for the network as written.
+
+    Raises:
+        CheckFailed: a step removed units for another reason than their phase and did not say what that preserves.
+    """
+    believed = [f.verdict.proof.trusted for f in known.findings if isinstance(f.verdict, Proved)]
+    believed += [known.bounds.trusted] if known.bounds is not None else []
+    trusted = tuple(dict.fromkeys(name for names in believed for name in names))
+    error = error_bound(problem, known, small, shrunk)
+    largest = None if error is None else max((float(np.max(e)) for e in error.values() if e.size), default=0.0)
+    size = "by an amount that redy does not bound" if largest is None else f"by at most {largest:.3g}"
+    if any(finding.kind != "phase" for finding in known.findings) and not known.claims:
+        raise CheckFailed("a criterion removed units without saying what that preserves; nothing was written")
+    statement = (
+        "For every input of the box, in real arithmetic on the weights as written, every output differs from the "
+        f"original's {size}, which is what folding and rounding the weights to {problem.network.weight_dtype} changes."
+    )
+    if not known.findings:
+        statement = "No unit was removed; only what holds for every input was simplified. " + statement
+    statement = " ".join([*known.claims, statement])
+    belief = f" Trusted and not re-derived: {', '.join(trusted)}." if trusted else " Nothing is taken on trust."
+    return Guarantee(statement + belief, problem.options.preserve, error, trusted)
+
+
+def error_bound(problem: Problem, known: Known, small: Network, shrunk: Shrunk) -> Mapping[str, Array] | None:
+    """Per output a bound of |reduced - original| over the box; None, with a note, where the rewriting gives none."""
+    if small is problem.network:
+        return {port.name: np.zeros(port.shape) for port in problem.network.outputs}
+    bounds = known.bounds or linear_bounds(problem.network, problem.box, leave_unsupported=True)
+    errors = line_errors(problem.network, known.findings)
+    found = deviation(shrunk.lined, small, shrunk.units, shrunk.merges, problem.box, bounds.intervals, errors)
+    if isinstance(found, Refusal):
+        known.notes.append(found.reason)
+        return None
+    return found
+
+
+def line_errors(network: Network, findings: list[Finding]) -> dict[str, Array]:
+    """Per activation with a line that is not exact: the error of every unit's line (flattened)."""
+    errors: dict[str, Array] = {}
+    for finding in findings:
+        if finding.error and not is_channel(network, finding):
+            size = math.prod(network.shapes[finding.unit.node])
+            errors.setdefault(finding.unit.node, np.zeros(size))[finding.unit.index] = finding.error
+    return errors
+
+
+def check_points(problem: Problem, small: Network, guarantee: Guarantee) -> None:
+    """What was proved must hold at the points, up to the rounding of float64 evaluation.
+
+    Raises:
+        CheckFailed: it does not.
+    """
+    if problem.options.preserve == "decision":
+        return
+    names = [port.name for port in problem.network.outputs]
+    before, after = (network.trace(problem.points[:CHECKED], names) for network in (problem.network, small))
+    for name in names:
+        scale = 1.0 + float(np.abs(before[name]).max(initial=0.0))
+        bound = 1e-4 * scale if guarantee.error is None else guarantee.error[name] + 1e-9 * scale
+        if problem.options.tolerance is not None:
+            bound = bound + problem.options.tolerance
+        if not (np.abs(before[name] - after[name]) <= bound).all():
+            raise CheckFailed(
+                f"output {name}: the reduced network leaves its guarantee at a point; nothing was written"
+            )

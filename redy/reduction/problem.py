@@ -1,0 +1,128 @@
+"""What a reduction starts from, what its steps share, and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from redy.bounds.result import Bounds
+from redy.milp.solver import Choice
+from redy.model import Array, Box, Finding, Network, Unit
+from redy.redundancy.phase import Engine
+from redy.redundancy.seen import Seen
+
+Preserve = Literal["outputs", "decision", "tolerance"]
+Winner = Literal["max", "min"]
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What was asked for; the words are those of `redy reduce`.
+
+    Attributes:
+        preserve: "outputs", "decision" or "tolerance".
+        criteria: the steps, in order.
+        engine: how questions are answered.
+        solver: which solver is asked.
+        trust: count a solver's dual bound although redy did not re-derive it.
+        tolerance: the largest change of an output, for "tolerance".
+        winner: whether the largest or the smallest output wins, for "decision".
+        time_limit: seconds for the whole run.
+        seed: of every random choice.
+        samples: points drawn from the box.
+        corners: corners of the box tried, at most.
+        budget: work that branching may do, in its own units (deterministic); by default what the engine takes.
+    """
+
+    preserve: Preserve = "outputs"
+    criteria: tuple[str, ...] = ("phase",)
+    engine: Engine = "auto"
+    solver: Choice = "auto"
+    trust: bool = False
+    tolerance: float | None = None
+    winner: Winner = "max"
+    time_limit: float | None = None
+    seed: int = 0
+    samples: int = 4096
+    corners: int = 1024
+    budget: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """What stays fixed while criteria search."""
+
+    network: Network
+    box: Box
+    options: Options
+    points: Array
+    deadline: float | None
+    progress: Progress
+
+
+@dataclass(slots=True)
+class Known:
+    """What the steps so far have found; each step adds to it.
+
+    Attributes:
+        seen: what points show of every pre-activation.
+        bounds: sound bounds of the original's pre-activations, once a step has made them.
+        findings: in the order in which they apply.
+        undecided: units whose question is open.
+        stats: per step what it did.
+        claims: what a step proved about the network with its findings, where that is not plain equality of outputs;
+            a step that adds findings of another kind than "phase" must say here what they preserve.
+        notes: what kept a step from doing more.
+    """
+
+    seen: Seen
+    bounds: Bounds | None = None
+    findings: list[Finding] = field(default_factory=list)
+    undecided: list[Unit] = field(default_factory=list)
+    stats: dict[str, Any] = field(default_factory=dict)
+    claims: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+Criterion = Callable[[Problem, Known], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Guarantee:
+    """What was preserved, in words and numbers.
+
+    Attributes:
+        statement: the claim about real arithmetic on the written weights.
+        preserve: which mode.
+        error: per output a bound of |reduced - original| over the box, or None where redy has none.
+        trusted: what was believed and not re-derived by redy.
+    """
+
+    statement: str
+    preserve: Preserve
+    error: Mapping[str, Array] | None
+    trusted: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reduction:
+    """The result of `reduce`.
+
+    Replaying `findings` on the original gives `network` bit for bit (`replay`).
+    """
+
+    original: Network
+    original_digest: str
+    box: Box
+    options: Options
+    findings: tuple[Finding, ...]
+    network: Network
+    guarantee: Guarantee
+    undecided: tuple[Unit, ...]
+    units: Mapping[str, Any]
+    timings: Mapping[str, float]
+    stats: Mapping[str, Any]
+    notes: tuple[str, ...]
+    bounds: Bounds | None = None
