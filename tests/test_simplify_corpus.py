@@ -10,6 +10,7 @@ import pytest
 from simplify_corpus import ARCHITECTURES, PATTERNS, Built, architecture
 from simplify_corpus.compare import feeds, runner
 from simplify_corpus.cost import multiply_adds, parameters
+from simplify_corpus.random_graphs import random_graph
 from simplify_corpus.verdict import SLACK, Verdict, judge
 
 from redy.simplify import simplify
@@ -81,6 +82,12 @@ def test_input_model_is_not_changed() -> None:
     before = built.model.SerializeToString(deterministic=True)
     simplify(built.model, check=False)
     assert built.model.SerializeToString(deterministic=True) == before
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_random_graphs_stay_right(seed: int) -> None:
+    built = random_graph(seed)
+    assert judge(built, simplify(built.model, check=False).model).wrong == ()
 
 
 @pytest.mark.parametrize("case", [*NETWORKS, *SINGLES], ids=label)
