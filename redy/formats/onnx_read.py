@@ -135,7 +135,7 @@ def _dense_of_sparse(tensor: onnx.SparseTensorProto) -> np.ndarray:
 def _at_batch(model: ModelProto, port: Port, constants: Mapping[str, Tensor], batch: int) -> Network:
     opsets = {entry.domain if entry.domain != "ai.onnx" else "": entry.version for entry in model.opset_import}
     opsets.setdefault("", 1)
-    graph = Graph(batch, opsets)
+    graph = Graph(batch, opsets, open_batch=batch == 1 and port.batch not in {1, None})
     graph.tensors.update(constants)
     graph.tensors[port.name] = Value(port.name, port.shape, port.batch is not None)
     graph.reserved = {port.name, *constants} | {str(name) for node in model.graph.node for name in node.output}
@@ -191,7 +191,7 @@ def _output(graph: Graph, info: ValueInfoProto, port: Port) -> Port:
     tensor = graph.tensors[info.name]
     graph.own = {str(info.name)}
     if isinstance(tensor, np.ndarray):
-        batched = tensor.ndim > 0 and tensor.shape[0] == graph.batch
+        batched = port.batch is not None and tensor.ndim > 0 and tensor.shape[0] == graph.batch
         sample = graph.sample(tensor, tensor.shape, batched=batched)
         floating = np.asarray(sample).astype(np.float64)
         tensor = graph.affine(info.name, [], floating, batched=batched)

@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -74,17 +75,15 @@ class Windows:
 
     def fold(self, windows: Array) -> Array:
         """The adjoint of `unfold`, overlaps added: (n, C, *kernel, *out_spatial) -> (n, C, *spatial)."""
-        rank = len(self.spatial)
         result = np.zeros((*windows.shape[:2], *self.padded))
+        both = (slice(None), slice(None))
         for place in itertools.product(*(range(k) for k in self.kernel)):
-            target = tuple(
-                slice(p * d, p * d + s * (o - 1) + 1, s)
-                for p, d, s, o in zip(place, self.dilations, self.strides, self.out_spatial, strict=True)
-            )
-            part = result[(..., *target)]
-            part += windows[(slice(None), slice(None), *place)]
-        inner = tuple(slice(self.pads[i], self.pads[i] + s) for i, s in enumerate(self.spatial[:rank]))
-        return np.asarray(result[(..., *inner)])
+            steps = zip(place, self.dilations, self.strides, self.out_spatial, strict=True)
+            target: tuple[Any, ...] = (*both, *(slice(p * d, p * d + s * (o - 1) + 1, s) for p, d, s, o in steps))
+            source: tuple[Any, ...] = (*both, *place)
+            result[target] += windows[source]
+        inner: tuple[Any, ...] = (*both, *(slice(self.pads[i], self.pads[i] + s) for i, s in enumerate(self.spatial)))
+        return np.asarray(result[inner])
 
     def counts(self) -> Array:
         """How many elements of the window lie in the input and not in the padding, (*out_spatial)."""

@@ -61,9 +61,8 @@ def read_matmul(graph: Graph, op: Op) -> list[Tensor]:
         if weight.ndim == 1:
             product = _times(graph, left, weight[None], f"{op.output}.product")
             return [graph.reshaped(product, product.shape[:-1], batched=left.batched, name=op.output)]
-        if math.prod(weight.shape[:-2]) == 1:
-            if weight.ndim == 2 or weight.ndim <= len(graph.full_shape(left)):
-                return [_times(graph, left, weight.reshape(weight.shape[-2:]).T, op.output)]
+        if weight.ndim == 2 or (math.prod(weight.shape[:-2]) == 1 and weight.ndim <= len(graph.full_shape(left))):
+            return [_times(graph, left, weight.reshape(weight.shape[-2:]).T, op.output)]
         raise Refused("a stack of matrices")
     if isinstance(left, np.ndarray) and isinstance(right, Value):
         weight = op.weights(0)

@@ -38,6 +38,7 @@ def carry(graph: Graph, op: Op, dtype: str) -> list[Tensor]:
     untyped = [helper.make_empty_tensor_value_info(name) for name in named]
     run = _evaluator(op, _payload(op.node, open_inputs, untyped, constants, graph.opsets))
     outputs = run(probe)
+    _check_samples_apart(graph, op, run, probe, outputs)
     typed = [
         _info(name, found, graph.batch, found.ndim > 0 and found.shape[0] == graph.batch)
         for name, found in zip(named, outputs, strict=True)
@@ -61,6 +62,31 @@ def carry(graph: Graph, op: Op, dtype: str) -> list[Tensor]:
             graph.kinds[node.name] = str(found.dtype)
     found_names = iter(results)
     return [next(found_names) if name else None for name in op.node.output]
+
+
+def _check_samples_apart(
+    graph: Graph,
+    op: Op,
+    run: Callable[[dict[str, np.ndarray]], list[np.ndarray]],
+    probe: dict[str, np.ndarray],
+    outputs: list[np.ndarray],
+) -> None:
+    """Refuses a node whose first sample changes when the other samples of the batch do.
+
+    Raises:
+        InputError: it does, or the file is read at a batch size at which this cannot be seen.
+    """
+    refusal = InputError(f"{label(op.node)}: its output {op.output!r} mixes the samples of a batch")
+    if graph.open_batch:
+        raise refusal
+    if graph.batch == 1:
+        return
+    other = {name: np.concatenate([array[:1], array[1:] * 2 + 1]).astype(array.dtype) for name, array in probe.items()}
+    for first, second in zip(outputs, run(other), strict=True):
+        if first.shape != second.shape or not np.allclose(
+            np.asarray(first[0], dtype=np.float64), np.asarray(second[0], dtype=np.float64), equal_nan=True
+        ):
+            raise refusal
 
 
 def _payload(

@@ -140,6 +140,8 @@ class Graph:
     Attributes:
         batch: the batch size at which the file is read.
         opsets: opset version by domain.
+        open_batch: the file leaves the batch open, yet is read at 1, because it reshapes to a literal 1; then nothing
+            may act along the batch axis, since nothing would tell.
         nodes: the nodes so far, in order.
         tensors: every tensor of the file read so far.
         reserved: all names in the file; made-up names avoid them.
@@ -149,6 +151,7 @@ class Graph:
 
     batch: int
     opsets: dict[str, int]
+    open_batch: bool = False
     nodes: list[Node] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     reserved: set[str] = field(default_factory=set)
@@ -186,6 +189,8 @@ class Graph:
 
     def add(self, node: Node, *, batched: bool) -> Value:
         """Adds a node whose name was claimed."""
+        if self.open_batch and not batched:
+            raise InputError(f"{node.name!r} mixes the samples of a batch")
         self.nodes.append(node)
         return Value(node.name, node.shape, batched)
 

@@ -137,7 +137,7 @@ def read_mean(graph: Graph, op: Op) -> list[Tensor]:
     axes = sorted(int(a) % len(full) for a in np.ravel(given)) if given is not None and np.size(given) else None
     axes = list(range(len(full))) if axes is None else axes
     if value.batched:
-        if 0 in axes and graph.batch > 1:
+        if 0 in axes and (graph.batch > 1 or graph.open_batch):
             raise Refused("a sum over the batch")
         axes = [axis - 1 for axis in axes if axis > 0] if 0 not in axes or op.attribute("keepdims", 1) else []
     if not axes:

@@ -53,7 +53,7 @@ class Builder:
         """The ONNX tensor that holds a value of the network."""
         return self.tensors.get(value, value)
 
-    def node(self, kind: str, inputs: list[str], output: str, **attributes: object) -> str:
+    def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:  # noqa: ANN401 - attributes have many types
         """Adds a node named after its output and returns that."""
         self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
         return output
