@@ -1,0 +1,212 @@
+"""One question about two networks on a box, and the branching engine's answer; `by_milp` gives the other.
+
+`Within`: every output of the second network is near that of the first. `SameWinner`: the second network keeps the
+decision. Both are clauses of the branching engine (`redy.bounds.branch`) on the joint condensed form
+(`redy.bounds.difference`); time-outs are `Unknown`.
+
+Ties. Outputs closer than `margin` are tied: weights that are rounded to float32 move the border between two decisions
+by about as much, so nothing finer can be kept. For every winner i of the original and every output o that i beats by more
+than the margin, o does not beat i in the reduced network. So wherever the original's winner leads by more than the
+margin, it is a winner of the reduced network; elsewhere the reduced network's winner is one of the tied outputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redy.bounds.branch import LOWER, UPPER, Clause, Found, Rows, Search
+from redy.bounds.condensed import Intervals, condense
+from redy.bounds.difference import Joint, Pairs, join, stack
+from redy.errors import InputError
+from redy.model import Array, Box, Network, Proof, Proved, Refuted, Unknown, Verdict
+
+Winner = Literal["max", "min"]
+
+WORK = 300_000_000
+"""Work of the engine for one question (see `redy.bounds.descent`), a few seconds."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Within:
+    """|y_o - y'_o| <= tolerance_o for every output element o on the whole box.
+
+    Attributes:
+        tolerance: one number per output element, all outputs flattened, one after the other.
+    """
+
+    tolerance: Array
+
+    def __str__(self) -> str:
+        """The claim in words."""
+        return f"every output differs by at most {self.tolerance.max(initial=0.0):.6g}"
+
+
+@dataclass(frozen=True, slots=True)
+class SameWinner:
+    """The decision is kept; see the module's docstring.
+
+    Attributes:
+        winner: whether the largest or the smallest output wins.
+        margin: outputs closer than this are tied; > 0.
+    """
+
+    winner: Winner
+    margin: float
+
+    def __post_init__(self) -> None:
+        if not self.margin > 0:
+            raise InputError(f"margin {self.margin}: must be a positive number")
+
+    def __str__(self) -> str:
+        """The claim in words."""
+        return f"the {self.winner} winner is kept wherever it leads by more than {self.margin:.3g}"
+
+
+Claim = Within | SameWinner
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """Does a claim about two networks hold on a box?
+
+    Attributes:
+        original: the network that the claim starts from.
+        reduced: the other one; same inputs and outputs.
+        box: the inputs.
+        claim: what is asked.
+        known: sound pre-activation bounds of the original, may be empty.
+        pairs: partners of the reduced network's units (see `redy.bounds.difference`); by name and place by default.
+    """
+
+    original: Network
+    reduced: Network
+    box: Box
+    claim: Claim
+    known: Intervals = field(default_factory=dict)
+    pairs: Pairs | None = None
+
+
+def violation(query: Query, points: Array) -> Array:
+    """(m,) how far the claim is broken at points (m, *input shape), in float64: positive where it fails.
+
+    For `Within` the largest |y - y'| - tolerance; for `SameWinner` the largest amount by which a beaten output wins.
+    """
+    y, z = outputs(query.original, points), outputs(query.reduced, points)
+    if isinstance(query.claim, Within):
+        return np.asarray((np.abs(y - z) - query.claim.tolerance).max(axis=1))
+    sign = 1.0 if query.claim.winner == "max" else -1.0
+    y, z = sign * y, sign * z
+    at = np.arange(len(y)), y.argmax(axis=1)
+    beaten = y[at][:, None] - y > query.claim.margin
+    return np.asarray(np.where(beaten, z - z[at][:, None], -np.inf).max(axis=1))
+
+
+def outputs(network: Network, points: Array) -> Array:
+    """All outputs flattened, one after the other, as (m, outputs)."""
+    shaped = points.reshape(len(points), *network.input.shape)
+    values = network.trace(shaped, keep=[port.name for port in network.outputs])
+    return np.concatenate([values[port.name].reshape(len(points), -1) for port in network.outputs], axis=1)
+
+
+def ask(query: Query, *, budget: int = WORK, deadline: float | None = None) -> Verdict:
+    """The branching engine's answer.
+
+    Args:
+        query: the question.
+        budget: work, at most (deterministic).
+        deadline: `time.monotonic()` at which the search ends.
+
+    Raises:
+        Unsupported: a node of either network cannot be condensed.
+        InputError: the networks do not fit together.
+    """
+    joint = join(query.original, query.reduced, query.box, query.known, query.pairs)
+    if isinstance(query.claim, Within):
+        return _judged(query, _within(joint, query.claim, budget, deadline))
+    return _judged(query, _same_winner(joint, query.claim, budget, deadline))
+
+
+def _judged(query: Query, found: Found) -> Verdict:
+    points = [query.box.clip(point.reshape(1, *query.box.shape))[0] for point in found.refuted.values()]
+    if points:
+        worst = violation(query, np.stack(points))
+        if worst.max() > 0:
+            return Refuted(points[int(worst.argmax())])
+        return Unknown("a point within rounding, or within half the margin, of breaking the claim")
+    if found.open:
+        return Unknown("budget or time limit")
+    evidence = {"tree": found.tree, "boxes": found.boxes}
+    return Proved(Proof(str(query.claim), "branch", evidence))
+
+
+def _within(joint: Joint, claim: Within, budget: int, deadline: float | None) -> Found:
+    apart = joint.apart
+    rows = stack([joint.shifted(apart, sign * claim.tolerance) for sign in (1.0, -1.0)], len(joint.condensed.variables))
+    laid = Rows.of(joint.condensed, rows)
+    count = len(apart.b)
+    clauses = [Clause(((laid.variables + k, LOWER if k < count else UPPER),)) for k in range(2 * count)]
+    return Search(laid, clauses, cap=budget, budget=budget, deadline=deadline).run()
+
+
+def _same_winner(joint: Joint, claim: SameWinner, budget: int, deadline: float | None) -> Found:
+    """One clause per pair (i, o): o is not beaten by more than the margin, i does not win, or i stays ahead of o."""
+    outputs = len(joint.first.b)
+    pairs = all_pairs(outputs)
+    winners, others = pairs.T
+    if claim.winner == "min":
+        winners, others = others, winners
+    margin = claim.margin
+    blocks = [
+        joint.lead(True, winners, others),
+        joint.drift(winners, others, -margin),
+        joint.lead(False, winners, others, -margin),
+        joint.lead(False, winners, others, -margin / 2),
+    ]
+    laid = Rows.of(joint.condensed, stack(blocks, len(joint.condensed.variables)))
+    number = {(int(i), int(o)): k for k, (i, o) in enumerate(pairs)}
+    base, size = laid.variables, len(pairs)
+    clauses = []
+    for (i, o), k in number.items():
+        beaten = [(base + 3 * size + number[other, i], LOWER) for other in range(outputs) if other not in {i, o}]
+        kept = [(base + k, LOWER), (base + size + k, UPPER), (base + 2 * size + k, UPPER)]
+        clauses.append(Clause((*kept, *beaten)))
+    return Search(laid, clauses, cap=budget, budget=budget, deadline=deadline).run()
+
+
+def all_pairs(count: int) -> NDArray[np.int64]:
+    """All ordered pairs (i, o) of different numbers below `count`, as (pairs, 2)."""
+    return np.array([(i, o) for i in range(count) for o in range(count) if i != o], dtype=np.int64).reshape(-1, 2)
+
+
+def constant_winner(
+    network: Network,
+    box: Box,
+    claim: SameWinner,
+    known: Intervals,
+    *,
+    budget: int = WORK,
+    deadline: float | None = None,
+) -> int | None:
+    """The output that leads by at least half the margin on the whole box; None if there is none or it is not proved.
+
+    Raises:
+        Unsupported: a node of the network cannot be condensed.
+    """
+    sign = 1.0 if claim.winner == "max" else -1.0
+    best = int((sign * outputs(network, box.center[None])[0]).argmax())
+    walk = condense(network, box, known)
+    form = stack([walk.forms[port.name] for port in network.outputs], len(walk.condensed.variables))
+    others = np.array([o for o in range(len(form.b)) if o != best], dtype=np.int64)
+    if not others.size:
+        return best
+    lead = form[np.full(others.size, best)].plus(form[others], -1.0, condensed=walk.condensed)
+    ones = np.ones(others.size)
+    lead = lead.scaled(sign * ones, -claim.margin / 2 * ones, condensed=walk.condensed)
+    rows = Rows.of(walk.condensed, lead)
+    clauses = [Clause(((rows.variables + k, LOWER),)) for k in range(others.size)]
+    found = Search(rows, clauses, cap=budget, budget=budget, deadline=deadline).run()
+    return best if len(found.proved) == len(clauses) else None

@@ -1,0 +1,211 @@
+"""Relaxed redundancy: units become lines that are only near them, as many as a tolerance on the outputs allows.
+
+Lahav and Katz, "Pruning and Slicing Neural Networks using Formal Verification" (FMCAD 2021), section IV, replace single
+units and add up bounds. Here the whole set is found by a counterexample loop: guess a set on points with linearised
+effects (`redy.redundancy.simulate`), verify it with one query on the joint condensed form, add the witness to the
+points, guess again. The error of the set is thus its real joint error, not a sum of worst cases.
+
+Lines start as the best ones on the range that points show of the unit; whatever the line, the query decides, and the
+error stated with a finding is its largest distance from the activation on the sound range.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+
+from redy.bounds.condensed import Intervals
+from redy.model import Activate, Array, Box, Finding, Line, Network, Proof, Proved, Refuted, Unit, Verdict
+from redy.redundancy.lines import line_error, minimax_line, unit_function
+from redy.redundancy.query import Claim, Query, Within, ask, outputs, violation
+from redy.redundancy.simulate import ascend, effects, guess
+from redy.rewrite import Refusal, apply_findings
+from redy.rewrite.dense import is_vector
+
+WORK = 100_000_000
+"""Work of the engine for one query of the loop: about a second."""
+POINTS = 1024
+"""Points on which a set is guessed, at most, besides witnesses."""
+THRESHOLDS = (1.0, 0.7, 0.5, 0.35)
+ROUNDS = 16
+_STARTS = 6
+"""Points from which local search tries to refute a guess before a query is asked."""
+_SHRINK = 0.4
+_UNANSWERED = 3
+"""Queries without an answer after which the search ends."""
+"""After a query without an answer the next set is guessed for this share of what was allowed before."""
+
+Asker = Callable[[Query], Verdict]
+
+
+@dataclass(slots=True)
+class SetAnswer:
+    """A set of units that may be replaced together.
+
+    Attributes:
+        findings: one per unit of the set; they hold together, not one by one.
+        witnesses: points that refuted other sets.
+        queries: questions asked.
+        note: why the set is not larger, where a limit ended the search.
+    """
+
+    findings: tuple[Finding, ...] = ()
+    witnesses: list[Array] = field(default_factory=list)
+    queries: int = 0
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Facts:
+    """What is known before a set is searched.
+
+    Attributes:
+        network: the original.
+        box: the inputs.
+        intervals: sound pre-activation bounds of the original.
+        findings: found before; they stay.
+        points: points of the box (m, *input shape).
+        budget: work of the engine for one query.
+        deadline: `time.monotonic()` at which the search ends, or None.
+    """
+
+    network: Network
+    box: Box
+    intervals: Intervals
+    findings: tuple[Finding, ...]
+    points: Array
+    budget: int = WORK
+    deadline: float | None = None
+
+    def expired(self) -> bool:
+        """Whether the time is up."""
+        return self.deadline is not None and time.monotonic() > self.deadline
+
+    def open_units(self) -> list[Unit]:
+        """Neurons without a finding whose activation can be replaced on its own, with known finite bounds."""
+        done = {finding.unit for finding in self.findings}
+        units: list[Unit] = []
+        for node in self.network.activations:
+            if not is_vector(node.shape) or node.name not in self.intervals:
+                continue
+            lower, upper = (end.ravel() for end in self.intervals[node.name])
+            usable = np.flatnonzero(np.isfinite(lower) & np.isfinite(upper))
+            units.extend(Unit(node.name, int(k)) for k in usable if Unit(node.name, int(k)) not in done)
+        return units
+
+    def ask(self, query: Query) -> Verdict:
+        """The branching engine's answer within the limits."""
+        return ask(query, budget=self.budget, deadline=self.deadline)
+
+
+def find_relaxed(facts: Facts, tolerance: Array, asker: Asker | None = None) -> SetAnswer:
+    """A large set of units that can become lines while every output element stays within its tolerance.
+
+    Args:
+        facts: network, box, bounds, earlier findings, limits.
+        tolerance: one positive number per output element, flattened.
+        asker: answers queries; the branching engine by default.
+    """
+    lines = {unit: _first_line(facts, unit) for unit in facts.open_units()}
+    search = SetSearch(facts, Within(tolerance), "relaxed", asker or facts.ask)
+    return search.run(lines, lambda points: _loads(facts.network, points, lines, tolerance))
+
+
+def _loads(network: Network, points: Array, lines: Mapping[Unit, Line], tolerance: Array) -> Array:
+    """Shares of the tolerance that each line uses up at each point and output, in both directions."""
+    shares = effects(network, points, lines) / np.maximum(tolerance, 1e-300)[:, None]
+    flat = shares.reshape(-1, shares.shape[2])
+    return np.concatenate([flat, -flat])
+
+
+def _first_line(facts: Facts, unit: Unit) -> Line:
+    """The best line on the range met at points (the sound range where none was met)."""
+    node = facts.network.by_name[unit.node]
+    assert isinstance(node, Activate)
+    values = facts.network.trace(facts.points[:POINTS], keep=[node.source])[node.source]
+    z = values.reshape(len(values), -1)[:, unit.index]
+    return minimax_line(unit_function(node, unit.index), float(z.min()), float(z.max()))
+
+
+class SetSearch:
+    """The counterexample loop, for any claim about the network with a set of lines in place."""
+
+    def __init__(self, facts: Facts, claim: Claim, kind: str, asker: Asker) -> None:
+        self.facts, self.claim, self.kind, self.asker = facts, claim, kind, asker
+        self.points = facts.points[-POINTS:] if len(facts.points) > POINTS else facts.points
+
+    def run(self, lines: Mapping[Unit, Line], loads: Callable[[Array], Array]) -> SetAnswer:
+        """Guess, ask, learn from the witness, until a guess is proved or nothing is left to guess."""
+        answer, share = SetAnswer(), 1.0
+        units = list(lines)
+        shares = loads(self.points) if units else np.zeros((0, 0))
+        unanswered = 0
+        for _ in range(ROUNDS):
+            if not units or self.facts.expired():
+                answer.note = "time limit" if units else None
+                return answer
+            chosen = guess(shares / share, partial(self._works, units, lines, share), THRESHOLDS)
+            if not chosen:
+                return answer
+            picked = [units[k] for k in chosen]
+            reduced = self._with(picked, lines)
+            if (attacked := self._attack(reduced)) is not None:
+                self.points = np.concatenate([self.points, attacked])
+                shares = np.concatenate([shares, loads(attacked)])
+                continue
+            answer.queries += 1
+            verdict = self.asker(Query(self.facts.network, reduced, self.facts.box, self.claim, self.facts.intervals))
+            if isinstance(verdict, Proved):
+                answer.findings = tuple(self._finding(unit, lines[unit], verdict.proof) for unit in picked)
+                return answer
+            if isinstance(verdict, Refuted):
+                fresh = self._near(verdict.witness, reduced)
+                answer.witnesses.append(verdict.witness)
+                self.points = np.concatenate([self.points, fresh])
+                shares = np.concatenate([shares, loads(fresh)])
+                share *= 0.97
+            else:
+                share *= _SHRINK
+                unanswered += 1
+                answer.note = verdict.reason
+                if unanswered == _UNANSWERED:
+                    return answer
+        answer.note = "the number of guesses is used up"
+        return answer
+
+    def _works(self, units: Sequence[Unit], lines: Mapping[Unit, Line], share: float, part: Sequence[int]) -> bool:
+        """Whether no point refutes the set, evaluated for what it is, with `share` of what is allowed."""
+        query = Query(self.facts.network, self._with([units[k] for k in part], lines), self.facts.box, self.claim)
+        if isinstance(self.claim, Within):
+            query = Query(query.original, query.reduced, query.box, Within(self.claim.tolerance * share))
+        return bool(violation(query, self.points).max(initial=-np.inf) <= 0)
+
+    def _with(self, units: Sequence[Unit], lines: Mapping[Unit, Line]) -> Network:
+        proof = Proved(Proof("guessed", "simulation"))
+        guessed = [Finding(unit, self.kind, lines[unit], 0.0, proof) for unit in units]
+        lined = apply_findings(self.facts.network, (*self.facts.findings, *guessed))
+        assert not isinstance(lined, Refusal)
+        return lined
+
+    def _attack(self, reduced: Network) -> Array | None:
+        """Points near the most different ones where the claim fails, if local search finds any."""
+        apart = np.abs(outputs(self.facts.network, self.points) - outputs(reduced, self.points)).max(axis=1)
+        starts = self.points[np.argsort(-apart, kind="stable")[:_STARTS]]
+        found = ascend(self.facts.network, reduced, self.facts.box, starts)
+        broken = violation(Query(self.facts.network, reduced, self.facts.box, self.claim), found) > 0
+        return found[broken] if broken.any() else None
+
+    def _near(self, witness: Array, reduced: Network) -> Array:
+        """The witness, and the worst point found by ascent from it."""
+        return np.concatenate([witness[None], ascend(self.facts.network, reduced, self.facts.box, witness[None])])
+
+    def _finding(self, unit: Unit, line: Line, proof: Proof) -> Finding:
+        node = self.facts.network.by_name[unit.node]
+        assert isinstance(node, Activate)
+        lower, upper = (float(end.ravel()[unit.index]) for end in self.facts.intervals[unit.node])
+        error = line_error(unit_function(node, unit.index), lower, upper, line)
+        return Finding(unit, self.kind, line, error, Proved(proof))
