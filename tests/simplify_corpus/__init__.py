@@ -6,7 +6,7 @@ models with one difficulty each. Only numpy and onnx are needed to build them.
 
 from __future__ import annotations
 
-from . import patterns_conv, patterns_graph, patterns_moves, patterns_values
+from . import patterns_conv, patterns_graph, patterns_moves, patterns_values, patterns_walls
 from .architectures import ARCHITECTURES
 from .builder import Built, Pruning
 from .registry import PATTERNS, Pattern
@@ -28,5 +28,5 @@ def architecture(
 
 __all__ = [
     "ARCHITECTURES", "PATTERNS", "Built", "Net", "Pattern", "Pruning", "architecture",
-    "patterns_conv", "patterns_graph", "patterns_moves", "patterns_values",
+    "patterns_conv", "patterns_graph", "patterns_moves", "patterns_values", "patterns_walls",
 ]  # fmt: skip
