@@ -2,9 +2,10 @@
 
 A question is a `Clause`: at every point of the box at least one of its rows has the stated sign. "Unit i is active",
 "this linear form of the outputs is non-negative" and "the winner is kept" are clauses. The search bisects the box
-depth first (`descent`); a clause is closed in a sub-box when one of its rows is bounded there on the right side, refuted
-when a concrete point violates all its rows, and *set aside* when more than `cap` units of work went into sub-boxes where it stays open: such a
-clause returns later, in a smaller condensed form (iterative deepening, see `phases`).
+depth first (`descent`); a clause is closed in a sub-box when one of its rows is bounded there on the right side,
+refuted when a concrete point violates all its rows, and *set aside* when more than `cap` units of work went into
+sub-boxes where it stays open: such a clause returns later, in a smaller condensed form (iterative deepening, see
+`phases`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +80,9 @@ class Rows:
         """The kernel's view of the rows."""
         return self.C, self.b, self.M, self.e, self.partner, self.size, self.reach, self.base
 
-    def bound(self, lo: Array, hi: Array, zlo: Array, zhi: Array, want: NDArray[np.int8]) -> tuple[Array, Array, Array, Array]:
+    def bound(
+        self, lo: Array, hi: Array, zlo: Array, zhi: Array, want: NDArray[np.int8]
+    ) -> tuple[Array, Array, Array, Array]:
         """Bounds on sub-boxes [lo, hi] (N, n), given sound zlo, zhi (N, variables), which are tightened in place.
 
         want (N, count) int8: 1 asks for a row's lower bound, 2 for its upper bound, 3 for both, 0 for neither.
@@ -124,8 +128,17 @@ class Found:
 class Search:
     """One search: `run` it once. See the module's docstring."""
 
-    def __init__(self, rows: Rows, clauses: Sequence[Clause], *, cap: int, budget: int, deadline: float | None = None) -> None:
-        self.rows, self.cap, self.budget, self.deadline = rows, cap, max(budget, 1), deadline
+    def __init__(
+        self,
+        rows: Rows,
+        clauses: Sequence[Clause],
+        *,
+        cap: int,
+        budget: int,
+        cover: int = 0,
+        deadline: float | None = None,
+    ) -> None:
+        self.rows, self.cap, self.budget, self.cover, self.deadline = rows, cap, max(budget, 1), cover, deadline
         width = max((len(clause.literals) for clause in clauses), default=1)
         self.clauses = np.zeros((len(clauses), width), dtype=np.int64), np.zeros((len(clauses), width), dtype=np.int8)
         for c, clause in enumerate(clauses):
@@ -143,11 +156,17 @@ class Search:
         span = np.full(rows.count, np.inf)
         found = (lower, upper, np.stack([span, -span]), np.empty(min(_NODES, self.budget // 50 + 1000), dtype=np.int16))
         counters = np.array([1, 0, 0, 0], dtype=np.int64)
-        while counters[descent.TOP] > 0 and counters[descent.WORK] < self.budget and counters[descent.NODES] < len(found[3]):
+        while (
+            counters[descent.TOP] > 0
+            and counters[descent.WORK] < self.budget
+            and counters[descent.NODES] < len(found[3])
+        ):
             if self.deadline is not None and time.monotonic() > self.deadline:
                 break
             limit = min(self.budget, int(counters[descent.WORK]) + _SLICE)
-            descent.descend(forms, counts, stack, self.clauses, status, spent, witness, found, self.cap, limit, counters)
+            descent.descend(
+                forms, counts, stack, self.clauses, status, spent, witness, found, self.cap, self.cover, limit, counters
+            )
         if counters[descent.TOP] > 0:
             status[status == descent.ALIVE] = descent.ASIDE
             descent.drain(counts, forms[8], stack, found, counters)
@@ -163,7 +182,7 @@ class Search:
             work=int(counters[descent.WORK]),
         )
 
-    def _forms(self) -> tuple[tuple[Array, ...], NDArray[np.int64]]:
+    def _forms(self) -> tuple[tuple[NDArray[Any], ...], NDArray[np.int64]]:
         rows = self.rows
         names = np.arange(rows.count, dtype=np.int64)
         forms = tuple(np.zeros((descent.FOLDS, *a.shape), dtype=a.dtype) for a in (*rows.form, names, rows.doubt))
@@ -173,11 +192,11 @@ class Search:
         counts[0] = rows.count, rows.variables
         return forms, counts
 
-    def _stack(self, clauses: int) -> tuple[Array, ...]:
+    def _stack(self, clauses: int) -> tuple[NDArray[Any], ...]:
         rows, places = self.rows, descent.DEPTH + 3
         stack = tuple(np.zeros((places, a.shape[1])) for a in (rows.lower, rows.upper, rows.zlo, rows.zhi))
         for stacked, array in zip(stack, (rows.lower, rows.upper, rows.zlo, rows.zhi), strict=True):
             stacked[0] = array[0]
         open_ = np.zeros((places, clauses), dtype=np.bool_)
         open_[0] = True
-        return (*stack, open_, np.zeros(places, dtype=np.int64), np.zeros(places, dtype=np.int64))  # type: ignore[return-value]
+        return (*stack, open_, np.zeros(places, dtype=np.int64), np.zeros(places, dtype=np.int64))

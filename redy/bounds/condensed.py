@@ -44,8 +44,8 @@ class Form:
     M: Array
     e: Array
 
-    def __getitem__(self, rows: object) -> Form:
-        return Form(self.C[rows], self.b[rows], self.M[rows], self.e[rows])  # type: ignore[index]
+    def __getitem__(self, rows: list[int]) -> Form:
+        return Form(self.C[rows], self.b[rows], self.M[rows], self.e[rows])
 
     def padded(self, columns: int) -> Array:
         """M with zero columns up to `columns`."""
@@ -109,7 +109,7 @@ class Condensed:
     def magnitude(self, form: Form) -> Array:
         """(r,) a bound on the sum of absolute terms of each row over the box, up to rounding that GROW covers."""
         sizes = np.array(self.size[: form.M.shape[1]])
-        return np.abs(form.C) @ self.reach + np.abs(form.b) + np.abs(form.M) @ sizes
+        return np.asarray(np.abs(form.C) @ self.reach + np.abs(form.b) + np.abs(form.M) @ sizes)
 
     def interval(self, form: Form) -> tuple[Array, Array]:
         """Sound interval bounds (r,), (r,) of each row over the box."""

@@ -21,11 +21,11 @@ TOP, BOXES, NODES, WORK = 0, 1, 2, 3
 
 
 @numba.njit(cache=True)
-def descend(forms, counts, stack, clauses, status, spent, witness, found, cap, budget, counters):  # type: ignore[no-untyped-def]
+def descend(forms, counts, stack, clauses, status, spent, witness, found, cap, cover, budget, counters):  # type: ignore[no-untyped-def]
     """Work on the stack until it is empty or `budget` units of work in all have been done.
 
-    One unit of work is one row times one variable of the form in which a sub-box is bounded: it costs about a nanosecond
-    times the number of inputs, and does not depend on the machine.
+    One unit of work is one row times one variable of the form in which a sub-box is bounded: it costs about a
+    nanosecond times the number of inputs, and does not depend on the machine.
 
     Args:
         forms: (C, b, M, e, partner, size, reach, base, names, doubt), each with a leading axis of FOLDS forms.
@@ -36,6 +36,8 @@ def descend(forms, counts, stack, clauses, status, spent, witness, found, cap, b
         witness: (Q, n) receives the refuting points.
         found: (lower, upper (root variables,), range (2, root rows), tree): bounds over all leaves, values met, cuts.
         cap: a clause on which more work was spent is set aside.
+        cover: sub-boxes are cut down to this depth also where no clause is open, as long as a variable is unstable: the
+            variables' bounds over all leaves are then tighter than those of the whole box.
         counters: [top of stack, sub-boxes bounded, tree nodes written, work done].
     """
     C, b, M, e, partner, size, reach, base, names, doubt = forms
@@ -58,7 +60,7 @@ def descend(forms, counts, stack, clauses, status, spent, witness, found, cap, b
         for q in range(Q):
             open_[s, q] = open_[s, q] and status[q] == ALIVE
             some = some or open_[s, q]
-        if not some:
+        if not some and depth[s] >= cover:
             _keep(U, names[f], zlo[s], zhi[s], lower, upper)
             continue
         placed = -1 if placed != f else f
@@ -68,6 +70,8 @@ def descend(forms, counts, stack, clauses, status, spent, witness, found, cap, b
         placed = f
         form = (C[f], b[f], M[f], e[f], partner[f], size[f], reach[f], base[f])
         _wanted(R, open_[s], clauses, place, want)
+        if not some:
+            want[:U] = 3
         count = bound_box(R, U, form, lo[s], hi[s], zlo[s], zhi[s], want, low, high, smear, vertex, work)
         work_here = (R + 4) * (U + 4 * count + 8)
         counters[BOXES] += 1
@@ -87,7 +91,8 @@ def descend(forms, counts, stack, clauses, status, spent, witness, found, cap, b
                     status[q] = ASIDE
                 else:
                     some = True
-        axis = _axis(lo[s], hi[s], middle, smear) if some and depth[s] < DEPTH else -1
+        cut = (some and depth[s] < DEPTH) or (count > 0 and depth[s] < cover)
+        axis = _axis(lo[s], hi[s], middle, smear) if cut else -1
         if axis < 0:
             for q in range(Q):
                 if open_[s, q] and status[q] == ALIVE:
@@ -202,7 +207,7 @@ def _fold(f, forms, counts, lo, hi, zlo, zhi, open_, clauses, place, kept, lower
     rows, sides = clauses
     form = (C[f], b[f], M[f], e[f], partner[f], size[f], reach[f], base[f])
     kept_count = keep_unstable(U, partner[f], zlo, zhi, kept)
-    fold_rows(R, U, form, zlo, zhi, kept, work)
+    fold_rows(R, U, form, zlo, kept, work)
     FC, Fb, FM, Ferr = work[0][0], work[0][1], work[0][2], work[0][3]
     needed = np.zeros(R, np.bool_)
     for q in range(len(open_)):

@@ -1,15 +1,16 @@
 """The compiled kernel: linear bounds of the condensed form on many sub-boxes at once.
 
 For each sub-box the rows are processed in order. A row is first *folded*: variables that are stable in this sub-box are
-replaced by their rows, so that only variables unstable here remain. A row whose sign is open is then bounded by backward
-substitution of linear relaxations (CROWN; Zhang et al., NeurIPS 2018, section 3.2) and concretised on the sub-box.
+replaced by their rows, so that only variables unstable here remain. A row whose sign is open is then bounded by
+backward substitution of linear relaxations (CROWN; Zhang et al., NeurIPS 2018, section 3.2) and concretised on the
+sub-box.
 
-Variables are v = relu(z) or, with a partner p, the difference v = relu(z_p + d) - relu(z_p) whose row is d. A difference
-is relaxed from d alone (gap max |d|) or by the separate relaxations of its two ReLUs, whichever gap is smaller: the first
-is tight for small d, only the second tightens as the box shrinks.
+Variables are v = relu(z) or, with a partner p, the difference v = relu(z_p + d) - relu(z_p) whose row is d. A
+difference is relaxed from d alone (gap max |d|) or by the separate relaxations of its two ReLUs, whichever gap is
+smaller: the first is tight for small d, only the second tightens as the box shrinks.
 
-Rounding. Relaxations are valid for the float64 slopes and intercepts actually used. Every coefficient error then acts on
-a variable of bounded size, so the error of a bound is at most gamma_K times the sum of absolute terms met on the way
+Rounding. Relaxations are valid for the float64 slopes and intercepts actually used. Every coefficient error then acts
+on a variable of bounded size, so the error of a bound is at most gamma_K times the sum of absolute terms met on the way
 (`mag`), plus the errors `err` that the rows carry, where K counts the roundings any one product can pass
 (Higham, section 3.1). No fast-math: the compiler may neither reorder nor contract.
 """
@@ -25,7 +26,9 @@ _TINY = 1e-290
 
 @numba.njit(cache=True, inline="always")
 def _relu_lines(l, u):  # type: ignore[no-untyped-def]  # numba infers types
-    """(lower slope, upper slope, upper intercept) of relu on [l, u], valid in exact arithmetic; the lower line has intercept 0."""
+    """(lower slope, upper slope, upper intercept) of relu on [l, u], valid in exact arithmetic; the lower line has
+    intercept 0.
+    """
     if l >= 0.0:
         return 1.0, 1.0, 0.0
     if u <= 0.0:
@@ -74,9 +77,9 @@ def _difference_lines(l, u, dl, du, sl, su, out):  # type: ignore[no-untyped-def
 def fold_row(r, U, form, state, folded, count, g):  # type: ignore[no-untyped-def]
     """Fold row r of a condensed form of U variables: stable variables become their rows, `count` unstable ones stay.
 
-    form = (C, b, M, e, partner, size, reach, base); state = (alpha, beta, place): v = alpha * row + beta * partner's row, or the place-th unstable
-    variable; folded = (C, b, M, err, mag, columns) receives the row. mag is the sum of absolute terms of the folded row,
-    base[r] that of the original one.
+    form = (C, b, M, e, partner, size, reach, base); state = (alpha, beta, place): v = alpha * row + beta * partner's
+    row, or the place-th unstable variable; folded = (C, b, M, err, mag, columns) receives the row. mag is the sum of
+    absolute terms of the folded row, base[r] that of the original one.
     """
     C, b, M, e, partner, size, reach, base = form
     alpha, beta, place = state
@@ -158,7 +161,9 @@ def _bound_row(r, upper, folded, count, lines, partners, lo, hi, g, coef, acc): 
 
 @numba.njit(cache=True)
 def _sum_range(r, p, l, u, pl, pu, pair, folded, count, lines, partners, lo, hi, g, coef, acc):  # type: ignore[no-untyped-def]
-    """The range of z_p + d for the difference row r: the sum of both ranges, or its own row where that leaves the sign open."""
+    """The range of z_p + d for the difference row r: the sum of both ranges, or its own row where that leaves the
+    sign open.
+    """
     sl, su = (pl + l) - abs(pl + l) * _EPS - _TINY, (pu + u) + abs(pu + u) * _EPS + _TINY
     if sl < 0.0 and su > 0.0:
         FC, Fb, FM, Ferr, Fmag, columns = folded
@@ -193,14 +198,23 @@ def _note(acc, lo, hi, gap, upper, worst, smear, vertex):  # type: ignore[no-unt
 @numba.njit(cache=True)
 def scratch(R, U, n):  # type: ignore[no-untyped-def]
     """Work arrays for `bound_box` on up to R rows, U variables, n inputs."""
-    folded = (np.zeros((R + 1, n)), np.zeros(R + 1), np.zeros((R + 1, U)), np.zeros(R + 1), np.zeros(R + 1), np.zeros(R + 1, np.int64))
+    folded = (
+        np.zeros((R + 1, n)),
+        np.zeros(R + 1),
+        np.zeros((R + 1, U)),
+        np.zeros(R + 1),
+        np.zeros(R + 1),
+        np.zeros(R + 1, np.int64),
+    )
     state = (np.zeros(U), np.zeros(U), np.zeros(U, np.int64))
     return folded, state, (np.zeros((U, 6)), np.zeros((U, 2), np.int64)), (np.zeros(U), np.zeros(n))
 
 
 @numba.njit(cache=True)
 def roundings(U, n):  # type: ignore[no-untyped-def]
-    """gamma_K, rounded up: a product passes at most 2 roundings per variable and side, then n + a few for the final sum."""
+    """gamma_K, rounded up: a product passes at most 2 roundings per variable and side, then n + a few for the final
+    sum.
+    """
     return (8.0 * U + n + 32.0) * 2.0**-53 * 1.01
 
 
@@ -209,8 +223,8 @@ def bound_box(R, U, form, lo, hi, zlo, zhi, want, low, high, smear, vertex, work
     """Bound the R rows of a condensed form (the first U are its variables') on one sub-box.
 
     Args:
-        form: (C (R, n), b (R,), M (R, U), e (R,), partner (U,), size (U,), reach (n,), base (R,)); the arrays may be larger.
-        lo, hi: (n,) the sub-box, inside the box for which `size` and `reach` hold.
+        form: (C (R, n), b (R,), M (R, U), e (R,), partner (U,), size (U,), reach (n,), base (R,)); the arrays may be
+        larger. lo, hi: (n,) the sub-box, inside the box for which `size` and `reach` hold.
         zlo, zhi: (U,) sound bounds of the variables' rows on entry; tightened in place.
         want: (R,) 1 asks for the row's lower bound, 2 for its upper bound, 3 for both, 0 for neither.
         low, high: (R - U,) receive the bounds asked of the rows behind the variables (-inf, inf where not asked).
@@ -316,8 +330,8 @@ def keep_unstable(U, partner, zlo, zhi, kept):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def fold_rows(R, U, form, zlo, zhi, kept, work):  # type: ignore[no-untyped-def]
-    """Fold R rows inside one sub-box: variables not `kept` (U,) are stable there, by zlo, zhi. The result is in work[0]."""
+def fold_rows(R, U, form, zlo, kept, work):  # type: ignore[no-untyped-def]
+    """Fold R rows inside one sub-box: variables not `kept` (U,) are stable there, by zlo. The result is in work[0]."""
     folded, state, _, _ = work
     alpha, beta, place = state
     partner = form[4]

@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 
 from redy.bounds.branch import LOWER, UPPER, Clause, Found, Rows, Search
-from redy.bounds.condensed import Walk, condense
+from redy.bounds.condensed import Variable, Walk, condense
 from redy.model import Array, Box, Network, PiecewiseLinear
 
-CAPS = (200_000, 1_000_000, 5_000_000, 20_000_000, 80_000_000)
+CAPS = (1_000_000, 8_000_000, 50_000_000, 300_000_000)
 """How much work a question may cost per pass (see `descent`); then it is set aside for the next pass."""
+
+COVER = 6
+"""Bisections of the whole box before the first question: ranges over its 2^6 parts are tighter than over the box."""
 
 Samples = Mapping[str, tuple[Array, Array]]
 
@@ -83,7 +86,7 @@ def phases(
     *,
     known: Mapping[str, tuple[Array, Array]] | None = None,
     seen: Samples | None = None,
-    budget: int = 300_000_000,
+    budget: int = 1_500_000_000,
     time_limit: float | None = None,
 ) -> Phases:
     """Bounds of all pre-activations, by branching until every unit is proved stable, seen in two pieces, or given up.
@@ -100,46 +103,95 @@ def phases(
         Unsupported: the network holds a node that cannot be condensed.
     """
     deadline = None if time_limit is None else time.monotonic() + time_limit
-    ranges = {name: (low.copy(), high.copy()) for name, (low, high) in (seen or {}).items()}
-    walk = root_bounds(network, box, known or {})
-    result = Phases({}, ranges, [], 0)
-    boxes, work, passes, complete = 0, 0, result.passes, True
-    functions = {node.name: node.function.broadcast_to(node.shape) for node in network.activations}
+    state = _State(network, box, root_bounds(network, box, known or {}), seen or {}, budget, deadline)
+    state.cover()
     for cap, node in itertools.product(CAPS, network.activations):
-        questions = _questions(functions, walk, ranges, node.name)
+        if state.spent():
+            break
+        state.ask(node.name, cap)
+    open_ = [variable for node in network.activations for variable in state.open_variables(node.name)]
+    undecided = sorted({(variable.node, variable.element) for variable in open_})
+    return Phases(state.walk.intervals, state.seen, undecided, state.boxes, state.passes, not state.spent())
+
+
+class _State:
+    """What the search for phases knows so far; each step folds what it proved before the next one begins."""
+
+    def __init__(
+        self, network: Network, box: Box, walk: Walk, seen: Samples, budget: int, deadline: float | None
+    ) -> None:
+        self.network, self.box, self.walk, self.budget, self.deadline = network, box, walk, budget, deadline
+        self.seen = {name: (low.copy(), high.copy()) for name, (low, high) in seen.items()}
+        self.functions = {node.name: node.function.broadcast_to(node.shape) for node in network.activations}
+        self.boxes = self.work = 0
+        self.passes: list[dict[str, Any]] = []
+
+    def spent(self) -> bool:
+        """True when the budget of work or the time has run out."""
+        return self.work >= self.budget or (self.deadline is not None and time.monotonic() > self.deadline)
+
+    def cover(self) -> None:
+        """Tighten all ranges by bounding the parts of a first subdivision of the box."""
+        if self.walk.condensed.variables:
+            rows = Rows.of(self.walk.condensed)
+            found = Search(rows, [], cap=0, cover=COVER, budget=self.budget, deadline=self.deadline).run()
+            self._account(found, list(range(rows.variables)))
+            self.passes.append({"kind": "cover", "tree": found.tree})
+            self._fold(found.lower, found.upper)
+
+    def ask(self, node: str, cap: int) -> None:
+        """Ask for the phase of every open unit of an activation, with at most `cap` work for each."""
+        questions = _questions(self.functions, self.walk, self.seen, node)
         if not questions:
-            continue
+            return
         # Rows of later layers are not needed to answer, so they are neither folded nor bounded.
-        first = min(i for i, v in enumerate(walk.condensed.variables) if v.node == node.name)
-        asked = walk.condensed.stacked()[[i for i, _ in questions]]
+        condensed = self.walk.condensed
+        first = min(i for i, variable in enumerate(condensed.variables) if variable.node == node)
+        asked = condensed.stacked()[[i for i, _ in questions]]
         asked.M = asked.M[:, :first]
-        rows = Rows.of(walk.condensed, asked, first=first)
         clauses = [Clause(((first + k, side),)) for k, (_, side) in enumerate(questions)]
-        found = Search(rows, clauses, cap=cap, budget=budget - work, deadline=deadline).run()
-        boxes, work = boxes + found.boxes, work + found.work
-        _remember(functions, walk, found, [i for i, _ in questions], ranges)
-        lower, upper = np.array(walk.condensed.lower), np.array(walk.condensed.upper)
+        rows = Rows.of(condensed, asked, first=first)
+        found = Search(rows, clauses, cap=cap, budget=self.budget - self.work, deadline=self.deadline).run()
+        self._account(found, [*range(first), *(i for i, _ in questions)])
+        if not found.proved:
+            return
+        lower, upper = np.array(condensed.lower), np.array(condensed.upper)
         lower[:first], upper[:first] = found.lower, found.upper
         for c in found.proved:
             i, side = questions[c]
             lower[i], upper[i] = (0.0, upper[i]) if side == LOWER else (lower[i], 0.0)
-        if found.proved:
-            passes.append({"node": node.name, "cap": cap, "boxes": found.boxes, "tree": found.tree, "proved": [questions[c] for c in found.proved]})
-            walk = root_bounds(network, box, tightened(network, walk, lower, upper), rounds=1)
-        if work >= budget or (deadline is not None and time.monotonic() > deadline):
-            complete = False
-            break
-    undecided = sorted(
-        {(v.node, v.element) for node in network.activations for i, _ in _questions(functions, walk, ranges, node.name) for v in [walk.condensed.variables[i]]}
-    )
-    return Phases(walk.intervals, ranges, undecided, boxes, passes, complete)
+        proved = [(condensed.variables[i], side) for i, side in (questions[c] for c in found.proved)]
+        self.passes.append({"kind": "ask", "tree": found.tree, "proved": proved})
+        self._fold(lower, upper)
+
+    def open_variables(self, node: str) -> list[Variable]:
+        """The variables of an activation that are neither proved to have a sign nor seen with both."""
+        questions = _questions(self.functions, self.walk, self.seen, node)
+        return [self.walk.condensed.variables[i] for i, _ in questions]
+
+    def _fold(self, lower: Array, upper: Array) -> None:
+        known = tightened(self.network, self.walk, lower, upper)
+        self.walk = root_bounds(self.network, self.box, known, rounds=1)
+
+    def _account(self, found: Found, variables: list[int]) -> None:
+        """Count the cost; widen the seen ranges by the values that the `variables`, row by row, took at points."""
+        self.boxes, self.work = self.boxes + found.boxes, self.work + found.work
+        for row, i in enumerate(variables):
+            variable = self.walk.condensed.variables[i]
+            function = self.functions[variable.node]
+            shift = function.breakpoints[variable.breakpoint].ravel()[variable.element]
+            if variable.node not in self.seen:
+                self.seen[variable.node] = (np.full(function.shape, np.inf), np.full(function.shape, -np.inf))
+            low, high = (a.ravel() for a in self.seen[variable.node])
+            low[variable.element] = min(low[variable.element], found.row_range[0, row] + shift)
+            high[variable.element] = max(high[variable.element], found.row_range[1, row] + shift)
 
 
 Functions = Mapping[str, PiecewiseLinear]
 
 
 def _questions(functions: Functions, walk: Walk, seen: Samples, node: str) -> list[tuple[int, int]]:
-    """The variables of an activation that no point has shown on both sides of their breakpoint, and the side to prove."""
+    """The variables of an activation that no point shows on both sides of their breakpoint; the side to prove."""
     found: list[tuple[int, int]] = []
     for i, variable in enumerate(walk.condensed.variables):
         if variable.node != node:
@@ -149,17 +201,3 @@ def _questions(functions: Functions, walk: Walk, seen: Samples, node: str) -> li
         if not low < shift < high:
             found.append((i, LOWER if low >= shift and high > shift else UPPER))
     return found
-
-
-def _remember(functions: Functions, walk: Walk, found: Found, asked: list[int], seen: dict[str, tuple[Array, Array]]) -> None:
-    """Widen the seen ranges by the points the search evaluated."""
-    first = len(found.lower)
-    for row, i in enumerate([*range(first), *asked]):
-        variable = walk.condensed.variables[i]
-        shift = functions[variable.node].breakpoints[variable.breakpoint].ravel()[variable.element]
-        if variable.node not in seen:
-            shape = functions[variable.node].shape
-            seen[variable.node] = (np.full(shape, np.inf), np.full(shape, -np.inf))
-        low, high = (a.ravel() for a in seen[variable.node])
-        low[variable.element] = min(low[variable.element], found.row_range[0, row] + shift)
-        high[variable.element] = max(high[variable.element], found.row_range[1, row] + shift)

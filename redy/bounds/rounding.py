@@ -22,7 +22,7 @@ LARGE = 2.0**500
 """Times any non-zero float64 it does not vanish: it tells "no product at all" from "products that underflow"."""
 
 GROW = 1.0 + 2.0**-30
-"""Covers the roundings made while an error bound itself is computed (fewer than 2^22 operations on non-negative numbers)."""
+"""Covers the roundings of computing an error bound itself (fewer than 2^22 operations on non-negative numbers)."""
 
 
 def gamma(operations: int) -> float:
