@@ -44,7 +44,7 @@ class Form:
     M: Array
     e: Array
 
-    def __getitem__(self, rows: list[int]) -> Form:
+    def __getitem__(self, rows: list[int] | NDArray[np.int64]) -> Form:
         return Form(self.C[rows], self.b[rows], self.M[rows], self.e[rows])
 
     def padded(self, columns: int) -> Array:
@@ -208,7 +208,7 @@ def apply_activation(condensed: Condensed, node: Activate, form: Form, known: In
                 math.nextafter(upper[element] - breaks[k][element], math.inf),
                 math.nextafter(lower[element] - breaks[k][element], -math.inf),
             )
-            condensed.add(Variable(node.name, int(element), k), shifted[[element]], shift_down, shift_up)
+            condensed.add(Variable(node.name, int(element), k), shifted[[int(element)]], shift_down, shift_up)
         result.M = result.padded(len(condensed.variables))
         result.M[unstable, first + np.arange(len(unstable))] = jump[unstable]
         sizes = np.array(condensed.size[first:])
