@@ -23,13 +23,15 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
     try:
         handle, name = tempfile.mkstemp(dir=target.parent or Path(), prefix=f".{target.name}.", suffix=".tmp")
     except OSError as error:
-        raise InputError(f"{target}: cannot write here ({error.strerror}); choose an existing, writable folder") from error
+        raise InputError(
+            f"{target}: cannot write here ({error.strerror}); choose an existing, writable folder"
+        ) from error
     os.close(handle)
     temporary = Path(name)
     try:
         write(temporary)
         temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, target)
+        temporary.replace(target)
     except OSError as error:
         raise InputError(f"{target}: cannot be written ({error.strerror or error})") from error
     finally:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
 
-def frozen(values: Any) -> Array:
+def frozen(values: ArrayLike) -> Array:
     """A C-contiguous float64 copy that cannot be written to."""
     array = np.array(values, dtype=np.float64, order="C")
     array.flags.writeable = False
@@ -125,7 +124,9 @@ class GridOfBoxes:
 
     def __post_init__(self) -> None:
         if len(self.splits) != self.box.size or min(self.splits, default=1) < 1:
-            raise ValueError(f"splits {self.splits} must hold one positive number for each of the {self.box.size} inputs")
+            raise ValueError(
+                f"splits {self.splits} must hold one positive number for each of the {self.box.size} inputs"
+            )
 
     def __len__(self) -> int:
         return int(np.prod(self.splits, dtype=np.int64))

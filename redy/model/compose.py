@@ -128,7 +128,7 @@ def elide_identities(nodes: Iterable[Node], keep: set[str]) -> tuple[Node, ...]:
     alias: dict[str, str] = {}
     result: list[Node] = []
     for node in nodes:
-        renamed = _redirected(node, alias)
+        renamed = redirected(node, alias)
         if (
             isinstance(renamed, Affine)
             and renamed.name not in keep
@@ -142,7 +142,7 @@ def elide_identities(nodes: Iterable[Node], keep: set[str]) -> tuple[Node, ...]:
     return tuple(result)
 
 
-def _redirected(node: Node, alias: Mapping[str, str]) -> Node:
+def redirected(node: Node, alias: Mapping[str, str]) -> Node:
     """The node with its sources renamed."""
     if not any(source in alias for source in node.sources):
         return node
@@ -156,4 +156,4 @@ def _redirected(node: Node, alias: Mapping[str, str]) -> Node:
     return replace(node, source=alias.get(node.source, node.source))
 
 
-__all__ = ["compose", "elide_identities", "exact_sum", "inline", "is_identity", "is_reshape"]
+__all__ = ["compose", "elide_identities", "exact_sum", "inline", "is_identity", "is_reshape", "redirected"]

@@ -107,7 +107,9 @@ class PiecewiseLinear:
 
     def piece_of(self, x: Array) -> NDArray[np.int64]:
         """The index of a piece that x lies in (a breakpoint counts to the piece on its left)."""
-        return np.asarray((x > self.breakpoints.reshape(-1, *(1,) * (x.ndim - len(self.shape)), *self.shape)).sum(axis=0))
+        return np.asarray(
+            (x > self.breakpoints.reshape(-1, *(1,) * (x.ndim - len(self.shape)), *self.shape)).sum(axis=0)
+        )
 
     def stuck(self, lower: Array, upper: Array) -> NDArray[np.int64]:
         """For pre-activation bounds of the unit shape: the piece that holds the whole of [lower, upper], else -1.

@@ -207,13 +207,11 @@ class Network:
 def _check_shapes(node: Node, shapes: Mapping[str, Shape]) -> None:
     if isinstance(node, Affine):
         for term in node.terms:
-            if shapes[term.source] != term.operator.in_shape:
-                raise ValueError(
-                    f"{node.name}: {term.source} has shape {shapes[term.source]}, its operator takes {term.operator.in_shape}"
-                )
-    elif isinstance(node, Activate | Elementwise):
-        if shapes[node.source] != node.shape:
-            raise ValueError(f"{node.name}: {node.source} has shape {shapes[node.source]}, not {node.shape}")
+            given, taken = shapes[term.source], term.operator.in_shape
+            if given != taken:
+                raise ValueError(f"{node.name}: {term.source} has shape {given}, its operator takes {taken}")
+    elif isinstance(node, Activate | Elementwise) and shapes[node.source] != node.shape:
+        raise ValueError(f"{node.name}: {node.source} has shape {shapes[node.source]}, not {node.shape}")
 
 
 def node_parameters(node: Node) -> int:

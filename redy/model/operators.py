@@ -111,7 +111,9 @@ class Dense:
 
     def spread(self, radius: Array) -> Array:
         """|W| r."""
-        return np.asarray((radius.reshape(len(radius), -1) @ np.abs(self.weight).T).reshape(len(radius), *self.out_shape))
+        return np.asarray(
+            (radius.reshape(len(radius), -1) @ np.abs(self.weight).T).reshape(len(radius), *self.out_shape)
+        )
 
     def adjoint(self, form: Array) -> Array:
         """W^T c."""
@@ -250,7 +252,7 @@ class Gather(_Common):
 
     def __post_init__(self) -> None:
         index = np.array(self.index, dtype=np.int64)
-        if index.size and not (-1 <= index.min() and index.max() < math.prod(self.in_shape)):
+        if index.size and not (index.min() >= -1 and index.max() < math.prod(self.in_shape)):
             raise ValueError(f"an index lies outside the {math.prod(self.in_shape)} elements of {self.in_shape}")
         index.flags.writeable = False
         object.__setattr__(self, "index", index)
