@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from redy.formats.reading.foreign import carry
 from redy.formats.reading.graph import READERS, SYMBOLIC_BATCH, Graph, Op, Refused, Tensor, Value, label
 from redy.formats.reading.reference import run_node
 from redy.model import Network, Node, Port
-from redy.model.compose import elide_identities, inline
+from redy.model.compose import elide_identities, inline, redirected
 from redy.model.operators import Shape, identity
 
 FAMILIES = (activations, arithmetic, dense, movement, spatial)
@@ -199,6 +200,8 @@ def _output(graph: Graph, info: ValueInfoProto, port: Port) -> Port:
         raise InputError(f"output {info.name!r} is not a tensor")
     if tensor.name != info.name:
         tensor = graph.affine(info.name, [(tensor, identity(tensor.shape))], None, batched=tensor.batched)
+    if port.batch is None and tensor.batched:
+        tensor = _with_batch_axis(graph, tensor, str(info.name))
     kind = info.type.tensor_type
     dtype = _FLOATS.get(kind.elem_type)
     if dtype is None:
@@ -209,6 +212,18 @@ def _output(graph: Graph, info: ValueInfoProto, port: Port) -> Port:
         named = dims[0].dim_param if dims and dims[0].HasField("dim_param") else ""
         batch = 1 if port.batch in {1, None} else named or port.batch
     return Port(info.name, tensor.shape, dtype, batch)
+
+
+def _with_batch_axis(graph: Graph, value: Value, name: str) -> Value:
+    """An output whose first axis was taken for a batch of 1, in a network whose input has no batch axis."""
+    place = next(i for i, node in enumerate(graph.nodes) if node.name == value.name)
+    graph.own = set()
+    inner = graph.claim(f"{name}.sample")
+    graph.nodes[place] = replace(graph.nodes[place], name=inner)
+    graph.nodes[place + 1 :] = [redirected(node, {name: inner}) for node in graph.nodes[place + 1 :]]
+    graph.own = {name}
+    sample = Value(inner, value.shape, batched=True)
+    return graph.reshaped(sample, (1, *value.shape), batched=False, name=name)
 
 
 def _finish(graph: Graph, port: Port, outputs: tuple[Port, ...], dtype: str) -> Network:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto
 
 from redy.errors import InputError
-from redy.model import Array, Network
+from redy.model import Array
 
 _FATAL_ONLY = 4
 
@@ -105,13 +106,9 @@ def _with_symbolic_batch(model: ModelProto) -> ModelProto:
     return copy
 
 
-def _numpy_type(name: str) -> np.dtype:
+def _numpy_type(name: str) -> np.dtype[Any]:
+    """The numpy type of an onnxruntime type such as "tensor(float)"."""
     kinds = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}
     if name not in kinds:
-        kinds[name] = str(helper.tensor_dtype_to_np_dtype(TensorProto.FLOAT))
+        raise InputError(f"an input of type {name} cannot be given as a numpy array; convert the model to float32")
     return np.dtype(kinds[name])
-
-
-def largest_deviation(network: Network, session: Session, points: Array) -> float:
-    """max |network(x) - onnxruntime(x)| over the first output and `points` (n, *input shape)."""
-    return float(np.abs(network.evaluate(points) - session.run(points)).max(initial=0.0))

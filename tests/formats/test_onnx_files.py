@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx_models import model_of, node, reference
+
 from redy.errors import InputError
 from redy.formats.onnx_read import read_network
 from redy.formats.onnx_run import Session

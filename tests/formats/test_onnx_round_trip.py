@@ -7,6 +7,7 @@ import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from redy.formats.onnx_read import read_network
 from redy.formats.onnx_run import Session
 from redy.formats.onnx_write import to_model, write_network
@@ -122,7 +123,8 @@ def test_constant_and_affine_only_networks_are_written(batch):
     for nodes in (constant, sums):
         shape = nodes[-1].shape
         network = Network(Port("x", (2,), "float32", batch), nodes, (Port("y", shape, "float32", batch),))
-        x = np.array([[1.0, 2.0], [np.nan, 3.0], [np.inf, 0.0]], dtype=np.float32)
+        strange = [[np.nan, 3.0], [np.inf, 0.0]] if nodes is constant else [[0.0, 3.0], [-5.0, 0.0]]
+        x = np.array([[1.0, 2.0], *strange], dtype=np.float32)
         found = Session(to_model(network)).run(x)
         assert found.shape == (3, *shape)
         np.testing.assert_allclose(found, network.evaluate(x), rtol=1e-6)

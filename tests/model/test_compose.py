@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+
 from redy.model import Affine, Dense, Gather, Scale, Term, identity
 from redy.model.compose import compose, exact_sum, inline
 

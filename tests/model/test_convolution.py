@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx_models import model_of, node
+
 from redy.formats.onnx_run import Session
 from redy.model.convolution import AveragePool, Conv, ConvTranspose, Windows
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from redy.formats.reading.arithmetic import broadcast
+from redy.formats.reading.arithmetic import broadcast, keeps_batch
 from redy.formats.reading.graph import Graph, Op, Refused, Tensor, Value, reads
 from redy.formats.reading.smooth import SMOOTH
 from redy.model import Activate, Array, Elementwise, PiecewiseLinear, Scale, identity
@@ -70,7 +70,7 @@ def read_extreme(graph: Graph, op: Op) -> list[Tensor]:
     """With constants a clip per unit; of two values max(x, y) = y + relu(x - y), min(x, y) = x - relu(x - y)."""
     full = np.broadcast_shapes(*(graph.full_shape(tensor) for tensor in op.inputs))
     values = [tensor for tensor in op.inputs if isinstance(tensor, Value)]
-    batched = any(value.batched for value in values)
+    batched = keeps_batch(graph, op, full)
     constants = [
         graph.sample(op.weights(place), full, batched=batched)
         for place, tensor in enumerate(op.inputs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from redy.formats.reading.graph import Graph, Op, Refused, Tensor, Value, reads
@@ -12,7 +14,7 @@ from redy.model import Array, Operator, Product, Scale, Shape, identity
 def read_sum(graph: Graph, op: Op) -> list[Tensor]:
     """z = a + b (+ ...) or a - b, with numpy broadcasting."""
     full = np.broadcast_shapes(*(graph.full_shape(tensor) for tensor in op.inputs))
-    batched = _batched(op)
+    batched = keeps_batch(graph, op, full)
     shape = full[1:] if batched else full
     bias, terms = np.zeros(shape), []
     for place, tensor in enumerate(op.inputs):
@@ -24,8 +26,13 @@ def read_sum(graph: Graph, op: Op) -> list[Tensor]:
     return [graph.affine(op.output, terms, bias, batched=batched)]
 
 
-def _batched(op: Op) -> bool:
-    return any(isinstance(tensor, Value) and tensor.batched for tensor in op.inputs)
+def keeps_batch(graph: Graph, op: Op, full: Shape) -> bool:
+    """Whether the result of broadcasting the inputs to the full shape `full` has the batch as its first axis."""
+    values = [tensor for tensor in op.inputs if isinstance(tensor, Value) and tensor.batched]
+    kept = any(len(value.shape) + 1 == len(full) for value in values) and full[0] == graph.batch
+    if graph.batch > 1 and not kept:
+        raise Refused("the batch axis does not come first after broadcasting")
+    return kept
 
 
 def _signed(graph: Graph, op: Op, value: Value, full: Shape, sign: float) -> tuple[Value, Operator]:
@@ -36,15 +43,17 @@ def _signed(graph: Graph, op: Op, value: Value, full: Shape, sign: float) -> tup
 
 def broadcast(graph: Graph, op: Op, value: Value, full: Shape) -> Value:
     """The value broadcast to the full shape, by a node of its own where that changes it."""
-    if graph.full_shape(value) == full:
+    if graph.full_shape(value) == full and value.batched == keeps_batch(graph, op, full):
         return value
-    if value.batched and len(full) != len(value.shape) + 1:
+    batched = keeps_batch(graph, op, full)
+    if graph.batch == 1:
+        ids = np.arange(math.prod(value.shape)).reshape(graph.full_shape(value))
+        index = np.broadcast_to(ids, full)[0] if batched else np.broadcast_to(ids, full)
+    elif value.batched and len(full) == len(value.shape) + 1:
+        index = np.broadcast_to(np.arange(math.prod(value.shape)).reshape(value.shape), full[1:])
+    else:
         raise Refused("the batch axis does not come first after broadcasting")
-    shape = full[1:] if _batched(op) else full
-    if not value.batched and len(value.shape) > len(shape):
-        value = graph.as_batched(value, op.output)
-    ids = np.arange(int(np.prod(value.shape, dtype=np.int64))).reshape(value.shape)
-    return graph.moved(value, np.broadcast_to(ids, shape), name=f"{op.output}.broadcast", batched=_batched(op))
+    return graph.moved(value, index, name=f"{op.output}.broadcast", batched=batched)
 
 
 @reads("Mul", "Div")
@@ -52,7 +61,7 @@ def read_product(graph: Graph, op: Op) -> list[Tensor]:
     """A constant factor or divisor is a diagonal; the product of two values is a gate."""
     left, right = op.inputs
     full = np.broadcast_shapes(graph.full_shape(left), graph.full_shape(right))
-    batched = _batched(op)
+    batched = keeps_batch(graph, op, full)
     if isinstance(left, Value) and isinstance(right, Value):
         if op.kind == "Div":
             raise Refused("a value divided by a value")

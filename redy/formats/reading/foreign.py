@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
+import onnxruntime
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from redy.errors import InputError
 from redy.formats.reading.graph import Graph, Op, Tensor, Value, label
 from redy.model import Array, Foreign
+
+_REFERENCE_SINCE = 13
 
 
 def carry(graph: Graph, op: Op, dtype: str) -> list[Tensor]:
@@ -40,13 +43,13 @@ def carry(graph: Graph, op: Op, dtype: str) -> list[Tensor]:
     outputs = run(probe)
     _check_samples_apart(graph, op, run, probe, outputs)
     typed = [
-        _info(name, found, graph.batch, found.ndim > 0 and found.shape[0] == graph.batch)
+        _info(name, found, graph.batch, _batched(graph, found, values.values()))
         for name, found in zip(named, outputs, strict=True)
     ]
     payload = _payload(op.node, open_inputs, typed, constants, graph.opsets)
     results: list[Tensor] = []
     for place, (name, found) in enumerate(zip(named, outputs, strict=True)):
-        batched = found.ndim > 0 and found.shape[0] == graph.batch
+        batched = _batched(graph, found, values.values())
         if graph.batch > 1 and not batched:
             raise InputError(
                 f"{label(op.node)}: its output {name!r} has no batch axis, but the network's input has one"
@@ -62,6 +65,10 @@ def carry(graph: Graph, op: Op, dtype: str) -> list[Tensor]:
             graph.kinds[node.name] = str(found.dtype)
     found_names = iter(results)
     return [next(found_names) if name else None for name in op.node.output]
+
+
+def _batched(graph: Graph, found: np.ndarray, values: Iterable[Value]) -> bool:
+    return found.ndim > 0 and found.shape[0] == graph.batch and any(value.batched for value in values)
 
 
 def _check_samples_apart(
@@ -100,7 +107,9 @@ def _payload(
     weights = [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in constants.items()]
     body = helper.make_graph([node], "node", inputs, outputs, weights)
     imports = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
-    return bytes(helper.make_model(body, opset_imports=imports).SerializeToString(deterministic=True))
+    model = helper.make_model(body, opset_imports=imports)
+    model.ir_version = max(8, helper.find_min_ir_version_for(imports, ignore_unknown=True))
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def _info(name: str, array: np.ndarray, batch: int, batched: bool) -> ValueInfoProto:
@@ -110,19 +119,53 @@ def _info(name: str, array: np.ndarray, batch: int, batched: bool) -> ValueInfoP
 
 
 def _evaluator(op: Op, payload: bytes) -> Callable[[dict[str, np.ndarray]], list[np.ndarray]]:
-    cached: list[ReferenceEvaluator] = []
+    """Runs the node in the reference implementation, or in onnxruntime where that lacks it."""
+    cached: list[Callable[[dict[str, np.ndarray]], list[object]]] = []
 
     def run(inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         try:
             if not cached:
-                cached.append(ReferenceEvaluator(ModelProto.FromString(payload)))
+                cached.append(_first_that_runs(payload, inputs))
             with np.errstate(all="ignore"):
-                return [np.asarray(found) for found in cached[0].run(None, inputs)]
-        except Exception as error:  # The reference implementation raises many kinds of errors.
+                found = cached[0](inputs)
+        except Exception as error:  # Both implementations raise many kinds of errors.
             text = " ".join(str(error).split())[:200]
             raise InputError(f"{label(op.node)}: cannot be evaluated ({text})") from error
+        if not all(isinstance(array, np.ndarray | np.generic) for array in found):
+            raise InputError(f"{label(op.node)}: gives a value that is not a tensor")
+        return [np.asarray(array) for array in found]
 
     return run
+
+
+def _first_that_runs(payload: bytes, inputs: dict[str, np.ndarray]) -> Callable[[dict[str, np.ndarray]], list[object]]:
+    """The reference implementation comes first, but not before opset 13, where it has some operators' newer meaning."""
+    model = ModelProto.FromString(payload)
+    old = any(entry.version < _REFERENCE_SINCE for entry in model.opset_import if not entry.domain)
+    failure: Exception | None = None
+    for make in (_in_onnxruntime, _in_reference) if old else (_in_reference, _in_onnxruntime):
+        try:
+            run = make(model)
+            with np.errstate(all="ignore"):
+                run(inputs)
+        except Exception as error:  # noqa: BLE001 - whatever one implementation lacks, the other may have.
+            failure = error if failure is None or make is _in_reference else failure
+        else:
+            return run
+    raise failure if failure is not None else InputError("no implementation")
+
+
+def _in_reference(model: ModelProto) -> Callable[[dict[str, np.ndarray]], list[object]]:
+    reference = ReferenceEvaluator(model)
+    return lambda arrays: list(reference.run(None, arrays))
+
+
+def _in_onnxruntime(model: ModelProto) -> Callable[[dict[str, np.ndarray]], list[object]]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return lambda arrays: list(session.run(None, arrays))
 
 
 def _function(

@@ -1,8 +1,9 @@
 """What a reader of one ONNX operator works with: values, constants, and the network under construction.
 
 A tensor of the file is either a constant (a numpy array) or a `Value`: a node of the network, together with whether
-the tensor's first axis is the batch. Reading happens at one concrete batch size (`Graph.batch`): 1 where the file fixes it,
-else a number unlikely to be a shape by itself, so that a shape computed from the batch can be told from one that is not.
+the tensor's first axis is the batch. Reading happens at one concrete batch size (`Graph.batch`): 1 where the file fixes
+it, else a number unlikely to be a shape by itself, so that a shape computed from the batch can be told from one that
+is not.
 """
 
 from __future__ import annotations
@@ -112,6 +113,8 @@ class Op:
             InputError: it holds a NaN or an infinity.
         """
         result = np.asarray(array).astype(np.float64)
+        if self.kind in {"Add", "Where"} and result.ndim > 1 and np.isinf(result).any() and not np.isnan(result).any():
+            raise Refused("an attention mask of infinities")
         if not np.isfinite(result).all():
             raise InputError(f"{label(self.node)}: a weight is NaN or infinite; repair or retrain the network")
         return result
