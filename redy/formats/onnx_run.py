@@ -84,7 +84,7 @@ class Session:
             return [np.asarray(found) for found in self._session.run(None, {self._input: x})]
         rows = []
         for sample in x:
-            found = self._session.run(None, {self._input: sample if self._unbatched else sample[None]})
+            found = self._session.run(None, {self._input: np.asarray(sample) if self._unbatched else sample[None]})
             rows.append([row if self._unbatched or row.shape[:1] != (1,) else row[0] for row in found])
         return [np.stack(column) for column in zip(*rows, strict=True)]
 

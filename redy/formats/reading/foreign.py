@@ -186,7 +186,7 @@ def _function(
         rows = []
         for sample in range(len(cast[0])):
             inputs = {
-                name: array[sample : sample + 1] if value.batched else array[sample]
+                name: array[sample : sample + 1] if value.batched else np.asarray(array[sample])
                 for (name, value), array in zip(values, cast, strict=True)
             }
             found = run(inputs)[place]
