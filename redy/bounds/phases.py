@@ -11,12 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from redy.bounds.ascent import smallest
 from redy.bounds.branch import LOWER, UPPER, Clause, Found, Rows, Search
 from redy.bounds.condensed import Variable, Walk, condense
 from redy.model import Array, Box, Network, PiecewiseLinear
 
 CAPS = (1_000_000, 8_000_000, 50_000_000, 300_000_000)
 """How much work a question may cost per pass (see `descent`); then it is set aside for the next pass."""
+
+ATTACK = CAPS[1]
+"""The pass before which the gradient looks for witnesses of what is still open."""
 
 COVER = 6
 """Bisections of the whole box before the first question: ranges over its 2^6 parts are tighter than over the box."""
@@ -142,16 +146,14 @@ class _State:
     def ask(self, node: str, cap: int) -> None:
         """Ask for the phase of every open unit of an activation, with at most `cap` work for each."""
         questions = _questions(self.functions, self.walk, self.seen, node)
+        if questions and cap == ATTACK:
+            self._attack(questions)
+            questions = _questions(self.functions, self.walk, self.seen, node)
         if not questions:
             return
-        # Rows of later layers are not needed to answer, so they are neither folded nor bounded.
-        condensed = self.walk.condensed
-        first = min(i for i, variable in enumerate(condensed.variables) if variable.node == node)
-        asked = condensed.stacked()[[i for i, _ in questions]]
-        asked.M = asked.M[:, :first]
-        clauses = [Clause(((first + k, side),)) for k, (_, side) in enumerate(questions)]
-        rows = Rows.of(condensed, asked, first=first)
+        rows, clauses = self._rows(questions)
         found = Search(rows, clauses, cap=cap, budget=self.budget - self.work, deadline=self.deadline).run()
+        first, condensed = rows.variables, self.walk.condensed
         self._account(found, [*range(first), *(i for i, _ in questions)])
         if not found.proved:
             return
@@ -169,6 +171,27 @@ class _State:
         questions = _questions(self.functions, self.walk, self.seen, node)
         return [self.walk.condensed.variables[i] for i, _ in questions]
 
+    def _rows(self, questions: list[tuple[int, int]]) -> tuple[Rows, list[Clause]]:
+        """The rows asked about, all of one activation, and one clause for each.
+
+        Rows of later layers are not needed to answer, so they are neither folded nor bounded.
+        """
+        condensed = self.walk.condensed
+        node = condensed.variables[questions[0][0]].node
+        first = min(i for i, variable in enumerate(condensed.variables) if variable.node == node)
+        asked = condensed.stacked()[[i for i, _ in questions]]
+        asked.M = asked.M[:, :first]
+        clauses = [Clause(((first + k, side),)) for k, (_, side) in enumerate(questions)]
+        return Rows.of(condensed, asked, first=first), clauses
+
+    def _attack(self, questions: list[tuple[int, int]]) -> None:
+        """Look for witnesses by gradient before a longer search; what is refuted is not asked again."""
+        rows, clauses = self._rows(questions)
+        met = smallest(rows, [clause.literals[0] for clause in clauses])
+        for (i, _), value, doubt in zip(questions, met, rows.doubt[rows.variables :], strict=True):
+            if abs(value) > doubt:
+                self._see(i, value, value)
+
     def _fold(self, lower: Array, upper: Array) -> None:
         known = tightened(self.network, self.walk, lower, upper)
         self.walk = root_bounds(self.network, self.box, known, rounds=1)
@@ -177,14 +200,18 @@ class _State:
         """Count the cost; widen the seen ranges by the values that the `variables`, row by row, took at points."""
         self.boxes, self.work = self.boxes + found.boxes, self.work + found.work
         for row, i in enumerate(variables):
-            variable = self.walk.condensed.variables[i]
-            function = self.functions[variable.node]
-            shift = function.breakpoints[variable.breakpoint].ravel()[variable.element]
-            if variable.node not in self.seen:
-                self.seen[variable.node] = (np.full(function.shape, np.inf), np.full(function.shape, -np.inf))
-            low, high = (a.ravel() for a in self.seen[variable.node])
-            low[variable.element] = min(low[variable.element], found.row_range[0, row] + shift)
-            high[variable.element] = max(high[variable.element], found.row_range[1, row] + shift)
+            self._see(i, found.row_range[0, row], found.row_range[1, row])
+
+    def _see(self, i: int, low: float, high: float) -> None:
+        """Widen the seen range of the i-th variable's unit by values of the variable's row."""
+        variable = self.walk.condensed.variables[i]
+        function = self.functions[variable.node]
+        shift = function.breakpoints[variable.breakpoint].ravel()[variable.element]
+        if variable.node not in self.seen:
+            self.seen[variable.node] = (np.full(function.shape, np.inf), np.full(function.shape, -np.inf))
+        lowest, highest = (a.ravel() for a in self.seen[variable.node])
+        lowest[variable.element] = min(lowest[variable.element], low + shift)
+        highest[variable.element] = max(highest[variable.element], high + shift)
 
 
 Functions = Mapping[str, PiecewiseLinear]
