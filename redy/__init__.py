@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from redy.model.network import Network as Network
     from redy.reduction import Reduction as Reduction
     from redy.reduction import reduce as reduce
+    from redy.slicing.family import Family as Family
     from redy.version import __version__ as __version__
 
 _HOMES = {
     "Box": "redy.model.box",
     "CheckFailed": "redy.errors",
+    "Family": "redy.slicing.family",
     "InputError": "redy.errors",
     "Network": "redy.model.network",
     "RedyError": "redy.errors",

@@ -18,6 +18,7 @@ SUMMARIES = {
     "verify": "Decide whether two networks are equivalent on a box of inputs.",
     "slice": "Cut a box into slices and reduce the network for each: a family of small networks.",
     "eval": "Evaluate a family of small networks.",
+    "export": "Write a family, or one slice of it, as ONNX or C99.",
     "batch": "Reduce many networks on many boxes, with results that survive an interruption.",
 }
 """Command -> the line of `redy --help`, here so that listing the commands imports none of them."""

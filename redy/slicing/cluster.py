@@ -45,7 +45,9 @@ class Cluster:
             loaded = client.submit(pickle.loads, pickle.dumps(work), pure=False)
             futures = [client.submit(_run_chunk, loaded, list(chunk), pure=False) for chunk in chunks if chunk]
             try:
-                for future in cluster.as_completed(futures):
+                with client.as_current():
+                    finished = cluster.as_completed(futures)
+                for future in finished:
                     yield from future.result()
                     future.release()
             except cluster.KilledWorker as error:

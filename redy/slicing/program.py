@@ -2,8 +2,8 @@
 
     z_i = (...((b_i + w_i1 x_1) + w_i2 x_2) + ...),   y_i = f(z_i)
 
-Products and sums are rounded one by one, terms in the order of the sources, columns ascending. So a result depends neither
-on the batch it is computed in nor on a library's blocking, and the C99 export gives the same bits.
+Products and sums are rounded one by one, terms in the order of the sources, columns ascending. So a result depends
+neither on the batch it is computed in nor on a library's blocking, and the C99 export gives the same bits.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Program:
             z = np.broadcast_to(step.bias, (len(x), step.bias.size))
             for source, weight in zip(step.sources, step.weights, strict=True):
                 z = _accumulated(z, weight, values[source])
-            values.append(np.maximum(z, 0, dtype=self.dtype) if step.relu else np.array(z))
+            values.append(np.where(z > 0, z, self.dtype.type(0)) if step.relu else np.array(z))
         return values[-1]
 
 

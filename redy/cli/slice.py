@@ -1,0 +1,171 @@
+"""`redy slice`: a box is cut into slices, the network reduced for each, and all of it written as one family."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from redy.errors import InputError
+
+if TYPE_CHECKING:
+    from redy.slicing.cuts import Cut
+    from redy.slicing.executor import Executor
+    from redy.slicing.run import Progress
+
+
+@click.command("slice")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--bounds", required=True, help="Box of inputs: .json, .vnnlib, or JSON such as '[-1,1]'.")
+@click.option("--splits", help="Parts per input: one number for all inputs, or one each, such as 8,4,4,2,2.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: MODEL.redy beside the model.")
+@click.option("--adaptive", is_flag=True, help="Cut where a cut removes most, into --budget slices.")
+@click.option("--budget", type=click.IntRange(min=1), help="Number of slices, for --adaptive.")
+@click.option("--form", type=click.Choice(["shared", "folded", "auto"]), default="auto", show_default=True)
+@click.option("--work", type=click.IntRange(min=0), default=10_000_000, show_default=True, help="Search per slice.")
+@click.option("--samples", type=click.IntRange(min=0), default=1024, show_default=True, help="Points per slice.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--time-limit", type=float, help="Seconds per slice; a slice that needs more is recorded as partial.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
+@click.option("--scheduler", help="Address of a Dask scheduler (tcp://host:8786) to run on instead.")
+@click.option("--store", type=click.Path(path_type=Path), help="Results store (SQLite). Default: OUTPUT.sqlite.")
+@click.option("--resume", is_flag=True, help="Go on with the results that the store holds.")
+@click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Write the results as CSV, too.")
+@click.option("--quiet", is_flag=True, help="No progress and no summary.")
+def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
+    model: Path,
+    bounds: str,
+    splits: str | None,
+    output: Path | None,
+    adaptive: bool,
+    budget: int | None,
+    form: Literal["shared", "folded", "auto"],
+    work: int,
+    samples: int,
+    seed: int,
+    time_limit: float | None,
+    jobs: int,
+    scheduler: str | None,
+    store: Path | None,
+    resume: bool,
+    csv_path: Path | None,
+    quiet: bool,
+) -> None:
+    """Cut a box into slices, find what MODEL does not need on each, and write the family of small networks.
+
+    Every finished slice is durable in the store: after an interruption the same command with --resume goes on.
+
+    Exit code 0: done, also when limits ended the search of slices; 1: an internal check failed; 2: bad input or usage.
+    """
+    from redy.formats.boxes import read_box
+    from redy.formats.onnx_read import read_network
+    from redy.slicing.adaptive import adaptive_cut, merged
+    from redy.slicing.cuts import GridCut
+    from redy.slicing.family import Family, choose_form
+    from redy.slicing.run import COLUMNS, run_slices
+    from redy.slicing.store import Store
+    from redy.slicing.work import SliceOptions, SliceWork
+
+    _check(splits, adaptive, budget, time_limit)
+    network = read_network(model)
+    box = read_box(bounds, network.input.shape)
+    target = model.with_suffix(".redy") if output is None else output
+    if target.is_dir() or not target.parent.is_dir():
+        raise InputError(f"{target}: cannot be written; name a file in an existing folder")
+    if budget is not None:
+        cut: Cut = adaptive_cut(network, box, budget, seed=seed)
+    else:
+        cut = GridCut.of(box, parts(splits or "", box.size))
+    options = SliceOptions(budget=work, samples=samples, seed=seed, time_limit=time_limit)
+    task = SliceWork(network, cut, options)
+    path = target.with_name(target.name + ".sqlite") if store is None else store
+    with Store(path, COLUMNS, task.digests, resume=resume) as results:
+        show = None if quiet else Reporter()
+        records = run_slices(task, executor(jobs, scheduler), results, jobs=jobs, progress=show)
+        if csv_path is not None:
+            results.export_csv(csv_path)
+    cut, records = merged(cut, records)
+    family = choose_form(Family.from_records(model.read_bytes(), cut, records), form)
+    family.save(target)
+    if not quiet:
+        click.echo(family.summary())
+
+
+def _check(splits: str | None, adaptive: bool, budget: int | None, time_limit: float | None) -> None:
+    if time_limit is not None and not time_limit > 0:
+        raise InputError(f"--time-limit {time_limit}: must be a positive number of seconds")
+    if adaptive != (budget is not None):
+        raise InputError("--adaptive and --budget (the number of slices) are given together")
+    if adaptive == (splits is not None):
+        raise InputError("give either --splits, such as --splits 8 or --splits 8,4,4,2,2, or --adaptive --budget N")
+
+
+def parts(text: str, inputs: int) -> tuple[int, ...]:
+    """The number of parts for each input.
+
+    Raises:
+        InputError: not one positive number for all inputs, or one for each; or too many cells.
+    """
+    if text is None:
+        raise InputError(
+            "--splits: say into how many parts each input is cut, such as --splits 8 or --splits 8,4,4,2,2"
+        )
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--splits {text}: must be whole numbers, such as 8 or 8,4,4,2,2") from None
+    numbers = numbers * inputs if len(numbers) == 1 else numbers
+    if len(numbers) != inputs:
+        raise InputError(f"--splits {text}: gives {len(numbers)} numbers, the network has {inputs} inputs")
+    if min(numbers) < 1:
+        raise InputError(f"--splits {text}: every number must be at least 1")
+    count = 1
+    for number in numbers:
+        count *= number
+    if count > MOST_SLICES:
+        raise InputError(f"--splits {text}: gives {count} slices; at most {MOST_SLICES} are supported")
+    return numbers
+
+
+MOST_SLICES = 1 << 24
+
+
+def executor(jobs: int, scheduler: str | None) -> Executor:
+    """Where the work runs, by the options."""
+    from redy.slicing.cluster import Cluster
+    from redy.slicing.executor import Here, Processes
+
+    if scheduler is not None:
+        return Cluster(scheduler)
+    return Here() if jobs == 1 else Processes(jobs)
+
+
+class Reporter:
+    """Progress on stderr: one line that is rewritten on a terminal, a line now and then elsewhere."""
+
+    def __init__(self) -> None:
+        self.terminal = sys.stderr.isatty()
+        self.every = 0.5 if self.terminal else 30.0
+        self.last = -self.every
+
+    def __call__(self, at: Progress) -> None:
+        """Show where the run stands, unless that was just done."""
+        now = time.monotonic()
+        if now - self.last < self.every and at.done < at.total:
+            return
+        self.last = now
+        left = "" if at.remaining is None else f", {clock(at.remaining)} left"
+        partial = f", {at.partial} partial" if at.partial else ""
+        removed = f"{at.removed:.1%} of units not needed so far"
+        text = f"{at.done} of {at.total} slices, {at.rate:.1f}/s{left}, {removed}{partial}"
+        end = at.done == at.total
+        click.echo(f"\r{text:<100}" if self.terminal else text, err=True, nl=end or not self.terminal)
+
+
+def clock(seconds: float) -> str:
+    """h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

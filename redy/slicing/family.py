@@ -1,0 +1,292 @@
+"""A family: the cut of a box and, for each slice, the small network that computes the original's outputs there."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from redy.errors import CheckFailed, InputError
+from redy.formats.onnx_read import read_network
+from redy.model import Network
+from redy.model.digest import network_digest
+from redy.rewrite import Refusal, fuse, round_weights, shrink
+from redy.slicing.archive import pack_programs, read_archive, unpack_program, write_archive
+from redy.slicing.cuts import Cut, Index, read_cut
+from redy.slicing.masks import Codes, findings_of, unpack
+from redy.slicing.program import Program, living, program_of, restricted
+from redy.slicing.work import SliceRecord
+from redy.version import __version__
+
+Form = Literal["shared", "folded"]
+EngineName = Literal["numpy", "onnxruntime"]
+
+CACHED = 4096
+"""Programs of slices kept in memory."""
+
+
+@dataclass(eq=False)
+class Family:
+    """Small networks for the slices of a box; a point on a face belongs to exactly one slice (`redy.slicing.cuts`).
+
+    Attributes:
+        original: the original model as ONNX bytes.
+        cut: how the box is cut.
+        masks: (distinct masks, bytes) packed codes; equal masks are stored once.
+        slice_mask: (slices,) which mask each slice has.
+        complete: (slices,) False where a limit ended the search of a slice; its network is valid all the same.
+        form: how slices are evaluated unless a call says otherwise. "shared": on the original's weights, living rows
+            and columns only; "folded": the slice's own smallest network, stored or folded when first used.
+        folded: the arrays of `pack_programs`, one program per mask, where folded networks are stored.
+    """
+
+    original: bytes
+    cut: Cut
+    masks: NDArray[np.uint8]
+    slice_mask: Index
+    complete: NDArray[np.bool_]
+    form: Form = "shared"
+    folded: dict[str, NDArray[Any]] = field(default_factory=dict)
+    _cache: OrderedDict[tuple[int, Form], Program] = field(default_factory=OrderedDict, repr=False)
+    _sessions: OrderedDict[tuple[int, Form] | None, Any] = field(default_factory=OrderedDict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.slice_mask)
+
+    @classmethod
+    def from_records(cls, original: bytes, cut: Cut, records: Sequence[SliceRecord]) -> Family:
+        """The family of a finished run: one record per cell of the cut, in order."""
+        if [record.index for record in records] != list(range(len(cut))):
+            raise CheckFailed(f"{len(records)} results for {len(cut)} slices; this is a bug in redy")
+        places: dict[bytes, int] = {}
+        slice_mask = np.array([places.setdefault(record.mask, len(places)) for record in records], dtype=np.int64)
+        masks = np.array([np.frombuffer(mask, dtype=np.uint8) for mask in places]).reshape(len(places), -1)
+        return cls(original, cut, masks, slice_mask, np.array([record.complete for record in records], dtype=bool))
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Family:
+        """Read a family's file.
+
+        Raises:
+            InputError: the file cannot be read or is no family.
+        """
+        manifest, original, arrays = read_archive(path)
+        try:
+            cut = read_cut({n.removeprefix("cut/"): a for n, a in arrays.items() if n.startswith("cut/")})
+            folded = {n.removeprefix("folded/"): a for n, a in arrays.items() if n.startswith("folded/")}
+            masks, slice_mask = arrays["masks"], arrays["slice_mask"].astype(np.int64)
+            family = cls(original, cut, masks, slice_mask, arrays["complete"], manifest["form"], folded)
+            fits = len(slice_mask) == len(cut) == len(family.complete) and slice_mask.max(initial=0) < len(masks)
+        except (KeyError, ValueError, TypeError) as error:
+            raise InputError(f"{path}: is damaged ({error}); write it again with `redy slice --resume`") from error
+        if not fits or network_digest(family.network) != manifest["model"]:
+            raise InputError(f"{path}: its parts do not fit together; write it again with `redy slice --resume`")
+        return family
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the family's file (docs/family.md)."""
+        narrow = np.uint16 if len(self.masks) <= 1 << 16 else np.uint32
+        arrays: dict[str, NDArray[Any]] = {f"cut/{name}": array for name, array in self.cut.arrays().items()}
+        arrays |= {"masks": self.masks, "slice_mask": self.slice_mask.astype(narrow), "complete": self.complete}
+        arrays |= {f"folded/{name}": array for name, array in self.folded.items()}
+        manifest = {
+            "form": self.form,
+            "model": network_digest(self.network),
+            "redy": __version__,
+            "slices": len(self),
+            "units": self.network.units,
+        }
+        write_archive(path, manifest, self.original, arrays)
+
+    def with_folded(self) -> Family:
+        """The same family with the folded network of every mask stored."""
+        return replace(self, form="folded", folded=pack_programs([self._fold(k) for k in range(len(self.masks))]))
+
+    @cached_property
+    def network(self) -> Network:
+        """The original network."""
+        return read_network(onnx.load_model_from_string(self.original))
+
+    @cached_property
+    def whole(self) -> Program:
+        """The original as a program, whose rows and columns the shared form uses."""
+        return program_of(fuse(self.network), self.network.weight_dtype)
+
+    def codes(self, mask: int) -> Codes:
+        """The codes of one mask, (units,)."""
+        codes: Codes = unpack(self.masks[mask : mask + 1], self.network.units)[0]
+        return codes
+
+    def program(self, index: int, form: Form | None = None) -> Program:
+        """The small network of one slice."""
+        if not 0 <= index < len(self):
+            raise InputError(f"slice {index}: the family has slices 0 to {len(self) - 1}")
+        return self.mask_program(int(self.slice_mask[index]), form or self.form)
+
+    def mask_program(self, mask: int, form: Form) -> Program:
+        """The small network of one mask."""
+        key = (mask, form)
+        if key not in self._cache:
+            if form == "shared":
+                made = restricted(self.whole, living(self.network, self.whole, self.codes(mask)))
+            elif self.folded:
+                made = unpack_program(self.folded, mask, self.whole.inputs)
+            else:
+                made = self._fold(mask)
+            self._cache[key] = made
+            if len(self._cache) > CACHED:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(key)
+        return self._cache[key]
+
+    def _fold(self, mask: int) -> Program:
+        small = self.folded_network(mask)
+        return program_of(small, self.network.weight_dtype)
+
+    def folded_network(self, mask: int) -> Network:
+        """The smallest network for one mask, with weights rounded to the original's type."""
+        shrunk = shrink(self.network, findings_of(self.network, self.codes(mask)))
+        if isinstance(shrunk, Refusal):
+            raise CheckFailed(shrunk.reason)
+        rounded = round_weights(shrunk.network, self.network.weight_dtype)
+        return fuse(self.network) if isinstance(rounded, Refusal) else rounded
+
+    def points(self, x: NDArray[Any]) -> tuple[NDArray[Any], bool]:
+        """Points (n, inputs) in the weights' type from any accepted shape; whether it was one point.
+
+        Raises:
+            InputError: another shape, or a point outside the box. A point that is only outside by its rounding to the
+                weights' type counts to the box.
+        """
+        shape, size = self.network.input.shape, self.cut.box.size
+        x = np.asarray(x)
+        if x.dtype.kind not in "fiu":
+            raise InputError(f"inputs hold {x.dtype}, not numbers")
+        one = x.shape in {shape, (size,)}
+        if not one and x.shape[1:] not in {shape, (size,)}:
+            raise InputError(f"inputs have shape {x.shape}; give ({size},), (n, {size}) or (n, *{shape})")
+        dtype = self.whole.dtype
+        flat = x.reshape(-1, size).astype(dtype)
+        lower, upper = self.limits
+        outside = ~((flat >= lower) & (flat <= upper)).all(axis=1)
+        if outside.any():
+            raise InputError(f"point {int(outside.argmax())} lies outside the box of the family")
+        return flat, one
+
+    @cached_property
+    def limits(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The box in the weights' type: each end rounded to nearest, or exact where that is further out."""
+        dtype, box = self.whole.dtype, self.cut.box
+        return box.lower.ravel().astype(dtype), box.upper.ravel().astype(dtype)
+
+    def locate(self, x: NDArray[Any]) -> Index:
+        """The slice of each point, (n,), for points in a shape that `evaluate` takes."""
+        return self.cut.locate(self.points(x)[0])
+
+    def evaluate(self, x: NDArray[Any], *, form: Form | None = None, engine: EngineName = "numpy") -> NDArray[Any]:
+        """The outputs at one point, or at each point of a batch.
+
+        Args:
+            x: (inputs,) or the input's shape for one point; (n, inputs) or (n, *input shape) for a batch.
+            form: "shared" or "folded"; by default the family's own.
+            engine: "numpy" (sums in a fixed order: the same bits in any batch) or "onnxruntime".
+
+        Returns:
+            (*output shape) for a point, (n, *output shape) for a batch, in the weights' type.
+
+        Raises:
+            InputError: x has another shape, or a point lies outside the box.
+        """
+        flat, one = self.points(x)
+        chosen = form or self.form
+        mask = self.slice_mask[self.cut.locate(flat)]
+        if engine == "onnxruntime" and chosen == "shared":
+            result = self._session(None).run(None, {"x": flat})[0]
+        else:
+            result = np.empty((len(flat), self.whole.steps[-1].bias.size), dtype=self.whole.dtype)
+            order = np.argsort(mask, kind="stable")
+            for group in np.split(order, np.flatnonzero(np.diff(mask[order])) + 1):
+                if group.size:
+                    result[group] = self._evaluated(int(mask[group[0]]), chosen, engine, flat[group])
+        shape = self.network.outputs[0].shape
+        return np.asarray(result).reshape(shape if one else (len(flat), *shape))
+
+    def _evaluated(self, mask: int, form: Form, engine: EngineName, flat: NDArray[Any]) -> NDArray[Any]:
+        if engine == "numpy":
+            return self.mask_program(mask, form).evaluate(flat)
+        return np.asarray(self._session((mask, form)).run(None, {"x": flat})[0])
+
+    def _session(self, key: tuple[int, Form] | None) -> Any:  # noqa: ANN401 - onnxruntime ships no types
+        """An onnxruntime session over flat points: of one program, or (None) of the whole family in one model."""
+        from redy.slicing.export_onnx import family_model, flat_model, session  # noqa: PLC0415 - onnxruntime loads late
+
+        if key not in self._sessions:
+            model = family_model(self, flat=True) if key is None else flat_model(self.mask_program(*key))
+            self._sessions[key] = session(model)
+            if len(self._sessions) > CACHED:
+                self._sessions.popitem(last=False)
+        return self._sessions[key]
+
+    def removed(self) -> NDArray[np.float64]:
+        """Per slice the share of units stuck in one phase."""
+        codes = unpack(self.masks, self.network.units)
+        return np.asarray((codes != 3).mean(axis=1)[self.slice_mask] if codes.size else np.zeros(len(self)))
+
+    def shared_macs(self) -> Index:
+        """Per slice the multiply-adds of the shared form."""
+        macs = [
+            _restricted_macs(self.whole, living(self.network, self.whole, codes))
+            for codes in unpack(self.masks, self.network.units)
+        ]
+        return np.array(macs, dtype=np.int64)[self.slice_mask]
+
+    def summary(self) -> str:
+        """What the family holds and costs, in lines."""
+        share, macs = self.removed(), self.shared_macs()
+        partial = int((~self.complete).sum())
+        mask_bytes = self.masks.nbytes + len(self) * (2 if len(self.masks) <= 1 << 16 else 4)
+        lines = [
+            f"slices           {len(self)} ({len(self.masks)} distinct, {partial} partial)",
+            f"units not needed {share.mean():.1%} on average (median {np.median(share):.1%}, least {share.min():.1%})",
+            f"multiply-adds    {macs.mean() / self.whole.macs:.1%} of the original on average in the shared form",
+            f"shared form      {mask_bytes / len(self):.1f} bytes a slice beside the original's {len(self.original)}",
+        ]
+        if self.folded:
+            size = sum(array.nbytes for array in self.folded.values())
+            lines.append(f"folded form      {size / len(self):.1f} bytes a slice")
+        return "\n".join(lines)
+
+
+def _restricted_macs(program: Program, alive: Sequence[Index]) -> int:
+    return sum(
+        rows.size * sum(alive[source].size for source in step.sources)
+        for step, rows in zip(program.steps, alive[1:], strict=True)
+    )
+
+
+def choose_form(family: Family, form: Literal["shared", "folded", "auto"]) -> Family:
+    """The family in the form the user names; "auto" stores folded networks where that is no larger.
+
+    The shared form costs the original once and a mask a slice.
+    """
+    if form == "shared":
+        return family
+    shared = family.masks.nbytes + math.prod((family.whole.parameters, family.whole.dtype.itemsize))
+    if form == "auto" and len(family.masks) > AUTO_FOLDS:
+        return family
+    folded = family.with_folded()
+    if form == "auto" and sum(array.nbytes for array in folded.folded.values()) > shared:
+        return family
+    return folded
+
+
+AUTO_FOLDS = 1000
+"""Above this number of distinct networks the shared form is always the smaller one, and folding all takes minutes."""
