@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from redy.bounds import descent
 from redy.bounds.condensed import Condensed, Form
-from redy.bounds.kernel import bound_boxes, evaluate_rows, magnitudes
+from redy.bounds.kernel import bound_boxes, doubts, evaluate_rows, magnitudes
 from redy.model import Array
 
 LOWER, UPPER = 1, 2
@@ -48,7 +48,7 @@ class Rows:
     Attributes:
         variables, count: how many rows belong to variables, and how many there are.
         lower, upper: (1, n) the box; zlo, zhi: (1, variables) bounds of the variables' rows in it.
-        doubt: (count,) below this size a violation at a point may be rounding: not a witness. (Proofs do not use it.)
+        doubt: (count,) how far a row evaluated at a point of the box may be from its value in real arithmetic.
     """
 
     def __init__(self, arrays: tuple[Array, ...], partner: NDArray[np.int64], at: _Cell) -> None:
@@ -62,7 +62,8 @@ class Rows:
         self.size = np.where(self.partner < 0, np.maximum(self.zhi[0], 0.0), reach)
         self.base = np.zeros(self.count)
         magnitudes(self.count, self.variables, self.C, self.b, self.M, self.size, self.reach, self.base)
-        self.doubt = 4 * (self.e + (8 * self.variables + 64) * 2.0**-53 * self.base)
+        self.doubt, n = np.zeros(self.count), len(self.reach)
+        doubts(self.count, self.variables, self.M, self.e, self.partner, self.base, n, self.doubt)
 
     @classmethod
     def of(cls, condensed: Condensed, extra: Form | None = None, *, first: int | None = None) -> Rows:
@@ -108,7 +109,7 @@ class Found:
         refuted: clause index -> a point (n,) violating all its rows.
         open: indices of the clauses left undecided (set aside or out of budget).
         lower, upper: bounds of the variables' rows over the whole box, (variables,).
-        row_range: (2, count) the smallest and largest value each row took at the points evaluated.
+        row_range: (2, count) the smallest and largest value that each row certainly reached at the points evaluated.
         tree: in pre-order, the input at which each sub-box was bisected in the middle, -1 for a leaf (int16).
         boxes: how many sub-boxes were bounded.
         work: units of work done (see `descent`), a measure of cost that does not depend on the machine.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from redy.bounds.kernel import bound_box, evaluate_point, fold_rows, keep_unstable, magnitudes, scratch
+from redy.bounds.kernel import bound_box, doubts, evaluate_point, fold_rows, keep_unstable, magnitudes, scratch
 
 FOLDS = 12
 DEPTH = 120
@@ -160,16 +160,17 @@ def _refute(R, open_, clauses, place, names, values, doubt, seen, status, witnes
     """Refute the open clauses all of whose rows have the wrong sign at the point, beyond rounding."""
     rows, sides = clauses
     for r in range(R):
-        seen[0, names[r]] = min(seen[0, names[r]], values[r])
-        seen[1, names[r]] = max(seen[1, names[r]], values[r])
+        seen[0, names[r]] = min(seen[0, names[r]], values[r] + doubt[r])
+        seen[1, names[r]] = max(seen[1, names[r]], values[r] - doubt[r])
     for q in range(len(open_)):
         if not open_[q] or status[q] != ALIVE:
             continue
         violated = True
         for k in range(rows.shape[1]):
             r = place[rows[q, k]]
-            if (sides[q, k] == 1 and values[r] >= -doubt[r]) or (sides[q, k] == 2 and values[r] <= doubt[r]):
-                violated = False
+            # Written so that a value that is not a number violates nothing.
+            if sides[q, k] != 0:
+                violated = violated and (values[r] < -doubt[r] if sides[q, k] == 1 else values[r] > doubt[r])
         if violated:
             status[q] = REFUTED
             for i in range(len(point)):
@@ -243,5 +244,4 @@ def _fold(f, forms, counts, lo, hi, zlo, zhi, open_, clauses, place, kept, lower
         reach[g, i] = max(abs(lo[i]), abs(hi[i]))
     counts[g, 0], counts[g, 1] = out, kept_count
     magnitudes(out, kept_count, C[g], b[g], M[g], size[g], reach[g], base[g])
-    for r in range(out):
-        doubt[g, r] = 4.0 * (e[g, r] + (8.0 * kept_count + 64.0) * 2.0**-53 * base[g, r])
+    doubts(out, kept_count, M[g], e[g], partner[g], base[g], len(lo), doubt[g])

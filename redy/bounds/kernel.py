@@ -310,6 +310,20 @@ def magnitudes(R, U, C, b, M, size, reach, base):  # type: ignore[no-untyped-def
 
 
 @numba.njit(cache=True)
+def doubts(R, U, M, e, partner, base, n, doubt):  # type: ignore[no-untyped-def]
+    """Write how far `evaluate_point` may be from each of R rows: e, its own roundings, and the doubt of the variables."""
+    g = roundings(U, n)
+    for r in range(R):
+        total = e[r] + g * base[r]
+        for j in range(min(r, U)):
+            if M[r, j] != 0.0:
+                p = partner[j]
+                apart = doubt[j] if p < 0 else doubt[j] + 2.0 * doubt[p] + 4.0 * _EPS * (base[j] + base[p])
+                total += abs(M[r, j]) * apart
+        doubt[r] = total * (1.0 + 1e-9) + _TINY
+
+
+@numba.njit(cache=True)
 def keep_unstable(U, partner, zlo, zhi, kept):  # type: ignore[no-untyped-def]
     """Mark the variables that must stay variables where their rows lie in [zlo, zhi]; returns how many."""
     for r in range(U):
