@@ -107,8 +107,8 @@ def join(first: Network, second: Network, box: Box, known: Intervals, pairs: Pai
 
 
 def check_ports(first: Network, second: Network) -> None:
-    """Raise InputError unless both networks have the same input shape and the same output shapes."""
-    if math.prod(first.input.shape) != math.prod(second.input.shape):
+    """Raise InputError unless both networks have the same input shape and outputs of the same sizes."""
+    if first.input.shape != second.input.shape:
         raise InputError(f"the networks take inputs of shape {first.input.shape} and {second.input.shape}")
     ours, theirs = ([math.prod(port.shape) for port in net.outputs] for net in (first, second))
     if ours != theirs:

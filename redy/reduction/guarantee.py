@@ -11,10 +11,16 @@ from redy.bounds.linear import linear_bounds
 from redy.errors import CheckFailed
 from redy.model import Array, Finding, Network, Proved
 from redy.reduction.problem import Guarantee, Known, Problem
+from redy.reduction.steps import tolerances
+from redy.reduction.written import keeps_decision, tight_error
 from redy.rewrite import Refusal, Shrunk, deviation, is_channel
 
 CHECKED = 2048
 """At how many points the reduced network is compared with the original before it is given back."""
+
+
+class Exceeded(Exception):
+    """The written network does not keep what the mode promises, by the bounds that redy has."""
 
 
 def state(problem: Problem, known: Known, small: Network, shrunk: Shrunk) -> Guarantee:
@@ -22,24 +28,47 @@ def state(problem: Problem, known: Known, small: Network, shrunk: Shrunk) -> Gua
 
     Raises:
         CheckFailed: a step removed units for another reason than their phase and did not say what that preserves.
+        Exceeded: rounding left less than the mode promises.
     """
     believed = [f.verdict.proof.trusted for f in known.findings if isinstance(f.verdict, Proved)]
     believed += [known.bounds.trusted] if known.bounds is not None else []
     trusted = tuple(dict.fromkeys(name for names in believed for name in names))
-    error = error_bound(problem, known, small, shrunk)
+    analytic = error_bound(problem, known, small, shrunk)
+    tight = None if problem.options.preserve == "outputs" else tight_error(problem, known, small, shrunk)
+    error = analytic if tight is None else _smaller(tight[0], analytic)
+    _require(problem, known, error, small, shrunk)
     largest = None if error is None else max((float(np.max(e)) for e in error.values() if e.size), default=0.0)
     size = "by an amount that redy does not bound" if largest is None else f"by at most {largest:.3g}"
     if any(finding.kind != "phase" for finding in known.findings) and not known.claims:
         raise CheckFailed("a criterion removed units without saying what that preserves; nothing was written")
+    cause = f", which is what folding and rounding the weights to {problem.network.weight_dtype} changes"
     statement = (
         "For every input of the box, in real arithmetic on the weights as written, every output differs from the "
-        f"original's {size}, which is what folding and rounding the weights to {problem.network.weight_dtype} changes."
+        f"original's {size}{'' if known.claims else cause}."
     )
     if not known.findings:
         statement = "No unit was removed; only what holds for every input was simplified. " + statement
     statement = " ".join([*known.claims, statement])
     belief = f" Trusted and not re-derived: {', '.join(trusted)}." if trusted else " Nothing is taken on trust."
-    return Guarantee(statement + belief, problem.options.preserve, error, trusted)
+    found = {} if tight is None else tight[1]
+    return Guarantee(statement + belief, problem.options.preserve, error, trusted, analytic, found)
+
+
+def _smaller(tight: Mapping[str, Array], analytic: Mapping[str, Array] | None) -> Mapping[str, Array]:
+    return tight if analytic is None else {name: np.minimum(tight[name], analytic[name]) for name in tight}
+
+
+def _require(problem: Problem, known: Known, error: Mapping[str, Array] | None, small: Network, shrunk: Shrunk) -> None:
+    """Raise Exceeded unless the network as written keeps what the mode promises."""
+    kinds = {finding.kind for finding in known.findings}
+    if "relaxed" in kinds:
+        if error is None:
+            raise Exceeded("relaxed redundancy was undone: there is no bound of the error of the written network")
+        total = np.concatenate([error[port.name].ravel() for port in problem.network.outputs])
+        if not (total <= tolerances(problem)).all():
+            raise Exceeded("relaxed redundancy was undone: the bound of the written network exceeds the tolerance")
+    if "result" in kinds and not keeps_decision(problem, known, small, shrunk):
+        raise Exceeded("result-preserving redundancy was undone: rounded weights may change the decision")
 
 
 def error_bound(problem: Problem, known: Known, small: Network, shrunk: Shrunk) -> Mapping[str, Array] | None:
@@ -78,8 +107,6 @@ def check_points(problem: Problem, small: Network, guarantee: Guarantee) -> None
     for name in names:
         scale = 1.0 + float(np.abs(before[name]).max(initial=0.0))
         bound = 1e-4 * scale if guarantee.error is None else guarantee.error[name] + 1e-9 * scale
-        if problem.options.tolerance is not None:
-            bound = bound + problem.options.tolerance
         if not (np.abs(before[name] - after[name]) <= bound).all():
             raise CheckFailed(
                 f"output {name}: the reduced network leaves its guarantee at a point; nothing was written"

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Literal
 
 from redy.errors import CheckFailed, InputError
 from redy.milp.solver import Choice
 from redy.model import Array, Box, Finding, Network
 from redy.model.digest import network_digest
-from redy.reduction.guarantee import check_points, state
+from redy.reduction.guarantee import Exceeded, check_points, state
 from redy.reduction.problem import Criterion, Known, Options, Preserve, Problem, Progress, Reduction, Winner
+from redy.reduction.steps import forward_criterion, relaxed_criterion, result_criterion
 from redy.redundancy.phase import Engine, PhaseSettings, find_phases
 from redy.redundancy.seen import sample_points, seen_at
 from redy.rewrite import Refusal, Shrunk, is_channel, round_weights, shrink
@@ -39,8 +41,25 @@ def phase_criterion(problem: Problem, known: Known) -> None:
     known.notes.extend(answer.notes)
 
 
-CRITERIA: dict[str, Criterion] = {"phase": phase_criterion}
+CRITERIA: dict[str, Criterion] = {
+    "phase": phase_criterion,
+    "forward": forward_criterion,
+    "result": result_criterion,
+    "relaxed": relaxed_criterion,
+}
 """Name, as in `--criteria` -> the step."""
+DEFAULT: dict[Preserve, tuple[str, ...]] = {
+    "outputs": ("phase", "forward"),
+    "decision": ("phase", "result"),
+    "tolerance": ("phase", "relaxed"),
+}
+"""The criteria of each mode, in order."""
+ALLOWED: dict[Preserve, frozenset[str]] = {
+    "outputs": frozenset({"phase", "forward"}),
+    "decision": frozenset({"phase", "forward", "result"}),
+    "tolerance": frozenset({"phase", "forward", "relaxed"}),
+}
+"""The criteria that keep what the mode promises."""
 
 
 def reduce(  # noqa: PLR0913 - the options of the command, with the same words
@@ -53,7 +72,9 @@ def reduce(  # noqa: PLR0913 - the options of the command, with the same words
     trust: bool = False,
     criteria: tuple[str, ...] | None = None,
     tolerance: float | None = None,
+    relative_to: Box | Literal["box"] | None = None,
     winner: Winner = "max",
+    margin: float | None = None,
     time_limit: float | None = None,
     seed: int = 0,
     samples: int = 4096,
@@ -69,9 +90,11 @@ def reduce(  # noqa: PLR0913 - the options of the command, with the same words
         engine: "auto", "linear", "branch" or "milp".
         solver: "auto", "gurobi" or "highs".
         trust: count a solver's dual bounds as proofs (engine "milp" does so anyway; the guarantee names it).
-        criteria: the steps, in order; by default those that the mode has.
+        criteria: the steps, in order, "relaxed:10" for one that may take 10 seconds; by default those of the mode.
         tolerance: for "tolerance".
+        relative_to: the tolerance is a share of each output's range over this box, or over the box of inputs ("box").
         winner: for "decision".
+        margin: for "decision": outputs closer than this are tied (see `redy.redundancy.query`).
         time_limit: seconds for the whole run; what is undecided then stays in the network.
         seed: of every random choice; equal seeds give equal results.
         samples: points drawn from the box.
@@ -82,9 +105,22 @@ def reduce(  # noqa: PLR0913 - the options of the command, with the same words
         InputError: the options or the box do not fit the network.
         CheckFailed: an internal check failed; the result must not be used.
     """
-    chosen = tuple(CRITERIA) if criteria is None else criteria
+    chosen, seconds = _limits(DEFAULT.get(preserve, ("phase",)) if criteria is None else criteria)
     options = Options(
-        preserve, chosen, engine, solver, trust, tolerance, winner, time_limit, seed, samples=samples, budget=budget
+        preserve=preserve,
+        criteria=chosen,
+        engine=engine,
+        solver=solver,
+        trust=trust,
+        tolerance=tolerance,
+        relative_to=relative_to,
+        winner=winner,
+        margin=margin,
+        seconds=seconds,
+        time_limit=time_limit,
+        seed=seed,
+        samples=samples,
+        budget=budget,
     )
     _check_options(network, box, options)
     begin = time.perf_counter()
@@ -94,7 +130,15 @@ def reduce(  # noqa: PLR0913 - the options of the command, with the same words
     timings: dict[str, float] = {}
     known = _searched(problem, timings)
     small, shrunk = _rewritten(problem, known, timings)
-    guarantee = state(problem, known, small, shrunk)
+    try:
+        guarantee = state(problem, known, small, shrunk)
+    except Exceeded as reason:
+        # Rounding the folded weights took more than was left for it: only what changes nothing is kept.
+        known.findings = [finding for finding in known.findings if finding.kind in {"phase", "forward"}]
+        known.claims = []
+        known.notes.append(str(reason))
+        small, shrunk = _rewritten(problem, known, timings)
+        guarantee = state(problem, known, small, shrunk)
     check_points(problem, small, guarantee)
     timings["total"] = time.perf_counter() - begin
     return Reduction(
@@ -131,12 +175,39 @@ def replay(original: Network, reduction: Reduction) -> Network:
     return _written(original, reduction.findings)[0]
 
 
+def _limits(criteria: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, float]]:
+    """Names, and the seconds of those that have a limit ("relaxed:10")."""
+    names, seconds = [], {}
+    for entry in criteria:
+        name, _, limit = entry.partition(":")
+        names.append(name)
+        if limit:
+            try:
+                seconds[name] = float(limit)
+            except ValueError:
+                raise InputError(f"criterion {entry}: {limit} is not a number of seconds") from None
+            if not 0 < seconds[name] < float("inf"):
+                raise InputError(f"criterion {entry}: the seconds must be a positive number")
+    return tuple(names), seconds
+
+
 def _check_options(network: Network, box: Box, options: Options) -> None:
     if box.shape != network.input.shape:
         raise InputError(f"the box has shape {box.shape}, the network's input has {network.input.shape}")
     unknown = [name for name in options.criteria if name not in CRITERIA]
     if unknown:
         raise InputError(f"criterion {unknown[0]}: there is none of this name; choose from {', '.join(CRITERIA)}")
+    wrong = [name for name in options.criteria if name not in ALLOWED[options.preserve]]
+    if wrong:
+        raise InputError(f"criterion {wrong[0]}: does not keep what --preserve {options.preserve} promises")
+    if options.relative_to is not None and options.tolerance is None:
+        raise InputError("a reference for the tolerance is given without a tolerance")
+    if isinstance(options.relative_to, Box) and options.relative_to.shape != box.shape:
+        raise InputError(
+            f"the reference box has shape {options.relative_to.shape}, the network's input has {box.shape}"
+        )
+    if options.margin is not None and not options.margin > 0:
+        raise InputError(f"margin {options.margin}: must be a positive number")
     if options.tolerance is not None and not options.tolerance > 0:
         raise InputError(f"tolerance {options.tolerance}: must be a positive number")
     if (options.preserve == "tolerance") != (options.tolerance is not None):

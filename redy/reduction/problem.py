@@ -28,7 +28,11 @@ class Options:
         solver: which solver is asked.
         trust: count a solver's dual bound although redy did not re-derive it.
         tolerance: the largest change of an output, for "tolerance".
+        relative_to: the tolerance is a share of each output's range over this box ("box": the box of inputs itself);
+            None: it is absolute.
         winner: whether the largest or the smallest output wins, for "decision".
+        margin: outputs closer than this are tied, for "decision"; None: a small share of the largest output.
+        seconds: how long a criterion may take, by name, where it is limited.
         time_limit: seconds for the whole run.
         seed: of every random choice.
         samples: points drawn from the box.
@@ -42,7 +46,10 @@ class Options:
     solver: Choice = "auto"
     trust: bool = False
     tolerance: float | None = None
+    relative_to: Box | Literal["box"] | None = None
     winner: Winner = "max"
+    margin: float | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
     time_limit: float | None = None
     seed: int = 0
     samples: int = 4096
@@ -97,6 +104,8 @@ class Guarantee:
         statement: the claim about real arithmetic on the written weights.
         preserve: which mode.
         error: per output a bound of |reduced - original| over the box, or None where redy has none.
+        analytic: the same by adding up what every single line and every rounding may change (`redy.rewrite.deviation`).
+        found: the largest |reduced - original| met while the bound was tightened; empty where it was not.
         trusted: what was believed and not re-derived by redy.
     """
 
@@ -104,6 +113,8 @@ class Guarantee:
     preserve: Preserve
     error: Mapping[str, Array] | None
     trusted: tuple[str, ...]
+    analytic: Mapping[str, Array] | None = None
+    found: Mapping[str, Array] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

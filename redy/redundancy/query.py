@@ -5,9 +5,9 @@ decision. Both are clauses of the branching engine (`redy.bounds.branch`) on the
 (`redy.bounds.difference`); time-outs are `Unknown`.
 
 Ties. Outputs closer than `margin` are tied: weights that are rounded to float32 move the border between two decisions
-by about as much, so nothing finer can be kept. For every winner i of the original and every output o that i beats by more
-than the margin, o does not beat i in the reduced network. So wherever the original's winner leads by more than the
-margin, it is a winner of the reduced network; elsewhere the reduced network's winner is one of the tied outputs.
+by about as much, so nothing finer can be kept. For every winner i of the original and every output o that i beats by
+more than the margin, o does not beat i in the reduced network. So wherever the original's winner leads by more than
+the margin, it is a winner of the reduced network; elsewhere the reduced network's winner is one of the tied outputs.
 """
 
 from __future__ import annotations
@@ -52,13 +52,16 @@ class SameWinner:
     Attributes:
         winner: whether the largest or the smallest output wins.
         margin: outputs closer than this are tied; > 0.
+        ahead: by how much i must stay ahead of o in the reduced network; below the margin. What is left of it after the
+            weights are rounded decides whether the written network keeps the decision.
     """
 
     winner: Winner
     margin: float
+    ahead: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.margin > 0:
+        if not self.margin > self.ahead >= 0:
             raise InputError(f"margin {self.margin}: must be a positive number")
 
     def __str__(self) -> str:
@@ -102,7 +105,7 @@ def violation(query: Query, points: Array) -> Array:
     y, z = sign * y, sign * z
     at = np.arange(len(y)), y.argmax(axis=1)
     beaten = y[at][:, None] - y > query.claim.margin
-    return np.asarray(np.where(beaten, z - z[at][:, None], -np.inf).max(axis=1))
+    return np.asarray(np.where(beaten, z - z[at][:, None] + query.claim.ahead, -np.inf).max(axis=1))
 
 
 def outputs(network: Network, points: Array) -> Array:
@@ -161,8 +164,8 @@ def _same_winner(joint: Joint, claim: SameWinner, budget: int, deadline: float |
         winners, others = others, winners
     margin = claim.margin
     blocks = [
-        joint.lead(True, winners, others),
-        joint.drift(winners, others, -margin),
+        joint.lead(True, winners, others, -claim.ahead),
+        joint.drift(winners, others, claim.ahead - margin),
         joint.lead(False, winners, others, -margin),
         joint.lead(False, winners, others, -margin / 2),
     ]

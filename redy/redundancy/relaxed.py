@@ -34,10 +34,10 @@ THRESHOLDS = (1.0, 0.7, 0.5, 0.35)
 ROUNDS = 16
 _STARTS = 6
 """Points from which local search tries to refute a guess before a query is asked."""
-_SHRINK = 0.4
-_UNANSWERED = 3
+_SHRINK = 0.6
+_UNANSWERED = 4
 """Queries without an answer after which the search ends."""
-"""After a query without an answer the next set is guessed for this share of what was allowed before."""
+"""After a query without an answer at most half as many units are tried, and this share of what was allowed before."""
 
 Asker = Callable[[Query], Verdict]
 
@@ -140,7 +140,7 @@ class SetSearch:
 
     def run(self, lines: Mapping[Unit, Line], loads: Callable[[Array], Array]) -> SetAnswer:
         """Guess, ask, learn from the witness, until a guess is proved or nothing is left to guess."""
-        answer, share = SetAnswer(), 1.0
+        answer, share, most = SetAnswer(), 1.0, len(lines)
         units = list(lines)
         shares = loads(self.points) if units else np.zeros((0, 0))
         unanswered = 0
@@ -148,7 +148,7 @@ class SetSearch:
             if not units or self.facts.expired():
                 answer.note = "time limit" if units else None
                 return answer
-            chosen = guess(shares / share, partial(self._works, units, lines, share), THRESHOLDS)
+            chosen = guess(shares / share, partial(self._works, units, lines, share), THRESHOLDS, most)
             if not chosen:
                 return answer
             picked = [units[k] for k in chosen]
@@ -169,7 +169,7 @@ class SetSearch:
                 shares = np.concatenate([shares, loads(fresh)])
                 share *= 0.97
             else:
-                share *= _SHRINK
+                share, most = share * _SHRINK, len(picked) // 2
                 unanswered += 1
                 answer.note = verdict.reason
                 if unanswered == _UNANSWERED:

@@ -81,18 +81,19 @@ def effects(network: Network, points: Array, lines: Mapping[Unit, Line]) -> Arra
     return result
 
 
-def guess(loads: Array, works: Callable[[Sequence[int]], bool], thresholds: Sequence[float]) -> list[int]:
+def guess(loads: Array, works: Callable[[Sequence[int]], bool], thresholds: Sequence[float], most: int) -> list[int]:
     """A large set of units whose loads stay allowed when added up, and which `works` in simulation.
 
     Args:
         loads: (conditions, units) the share of what is allowed that each unit uses up; a sum is allowed up to 1.
         works: whether a set of units stands when it is evaluated for what it is.
         thresholds: sums to allow in the linearised model, each tried in turn; the largest set wins.
+        most: units, at most.
 
     Everything is tried first; otherwise the units with the smallest largest load go first.
     """
     everything = list(range(loads.shape[1]))
-    if works(everything):
+    if len(everything) <= most and works(everything):
         return everything
     order = np.argsort(loads.max(axis=0, initial=0.0), kind="stable")
     best: list[int] = []
@@ -103,6 +104,7 @@ def guess(loads: Array, works: Callable[[Sequence[int]], bool], thresholds: Sequ
             if grown.max(initial=0.0) <= threshold:
                 total = grown
                 chosen.append(int(unit))
+        chosen = chosen[:most]
         if len(chosen) > len(best):
             kept = _prefix(chosen, works)
             best = kept if len(kept) > len(best) else best

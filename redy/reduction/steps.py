@@ -1,0 +1,151 @@
+"""The criteria behind phase redundancy as steps of the pipeline."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+
+from redy.bounds.linear import linear_bounds
+from redy.errors import InputError
+from redy.model import Array, Box, Network, Verdict
+from redy.reduction.problem import Known, Options, Problem
+from redy.redundancy.by_milp import ask_milp
+from redy.redundancy.forward import find_forward
+from redy.redundancy.query import Query, SameWinner, outputs
+from redy.redundancy.relaxed import Asker, Facts, SetAnswer, find_relaxed
+from redy.redundancy.result import find_constant, find_result
+from redy.redundancy.seen import sample_points
+
+MARGIN = 1e-5
+"""Outputs closer than this share of the largest output are tied, by default."""
+LEFT = 1e-3
+"""The share of a tolerance that is left for rounding the folded weights."""
+BRANCHING_INPUTS = 12
+"""Up to this number of inputs that are not fixed, queries go to the branching engine."""
+REFERENCE_POINTS = 20_000
+
+
+def forward_criterion(problem: Problem, known: Known) -> None:
+    """Forward redundancy: outputs stay exactly equal (`redy.redundancy.forward`)."""
+    answer = find_forward(_facts(problem, known, "forward"))
+    _take(known, "forward", answer)
+    if answer.findings:
+        known.claims.append(f"{len(answer.findings)} units are forward redundant: no output changes on the box.")
+
+
+def result_criterion(problem: Problem, known: Known) -> None:
+    """Result-preserving redundancy (`redy.redundancy.result`)."""
+    facts = _facts(problem, known, "result")
+    claim = decision_claim(problem)
+    found = find_constant(facts, claim)
+    if found is not None:
+        known.findings.extend(found)
+        known.undecided.clear()
+        known.stats["result"] = {"elements": len(found), "constant decision": True}
+        known.claims.append("The decision is constant on the box.")
+        return
+    answer = find_result(facts, claim, _asker(problem, facts))
+    _take(known, "result", answer, constant=False)
+    known.claims.append(
+        f"The {claim.winner} winner of the original is kept: for every winner i and every output o that i beats by "
+        f"more than {claim.margin:.3g}, i still beats o; outputs closer than that are tied."
+    )
+
+
+def relaxed_criterion(problem: Problem, known: Known) -> None:
+    """Relaxed redundancy within the tolerance (`redy.redundancy.relaxed`)."""
+    facts = _facts(problem, known, "relaxed")
+    allowed = tolerances(problem)
+    answer = find_relaxed(facts, (1 - LEFT) * allowed, _asker(problem, facts))
+    _take(known, "relaxed", answer, tolerance=allowed.tolist())
+    known.claims.append(
+        f"{len(answer.findings)} units are replaced by lines near them; every output stays within its tolerance "
+        f"({', '.join(f'{value:.4g}' for value in np.unique(allowed)[:8])}){_relation(problem.options)}."
+    )
+
+
+def decision_claim(problem: Problem) -> SameWinner:
+    """What "the decision" means for the problem.
+
+    Raises:
+        InputError: the network has several outputs, or fewer than two elements to decide between.
+    """
+    network, options = problem.network, problem.options
+    if len(network.outputs) != 1 or math.prod(network.outputs[0].shape) < 2:
+        raise InputError("a decision is between the elements of one output; the network has none such")
+    margin = options.margin
+    if margin is None:
+        margin = MARGIN * max(float(np.abs(outputs(network, problem.points)).max(initial=0.0)), 1e-30)
+    return SameWinner(options.winner, margin, margin / 2)
+
+
+def tolerances(problem: Problem) -> Array:
+    """The tolerance of every output element, flattened: absolute, or a share of its range."""
+    options = problem.options
+    assert options.tolerance is not None
+    if options.relative_to is None:
+        return np.full(sum(math.prod(port.shape) for port in problem.network.outputs), options.tolerance)
+    box = problem.box if options.relative_to == "box" else options.relative_to
+    return options.tolerance * output_range(problem.network, box, options.seed)
+
+
+def output_range(network: Network, box: Box, seed: int) -> Array:
+    """The range of every output element met at points of a box: at most the real range, so never a laxer tolerance."""
+    count = min(REFERENCE_POINTS, max(200, 2_000_000_000 // max(1, network.macs)))
+    found = outputs(network, sample_points(box, count, 1024, seed))
+    return np.asarray(found.max(axis=0) - found.min(axis=0))
+
+
+def _relation(options: Options) -> str:
+    if options.relative_to is None:
+        return ""
+    where = "the box" if options.relative_to == "box" else "the reference box"
+    return f", {options.tolerance:g} of the output's range met on {where}"
+
+
+def _facts(problem: Problem, known: Known, name: str) -> Facts:
+    """What the criteria start from; the time that the step has."""
+    bounds = known.bounds or linear_bounds(problem.network, problem.box, leave_unsupported=True)
+    known.bounds = bounds
+    limits = [] if problem.deadline is None else [problem.deadline]
+    if name in problem.options.seconds:
+        limits.append(time.monotonic() + problem.options.seconds[name])
+    return Facts(
+        problem.network,
+        problem.box,
+        bounds.intervals,
+        tuple(known.findings),
+        problem.points,
+        deadline=min(limits) if limits else None,
+    )
+
+
+def _asker(problem: Problem, facts: Facts) -> Asker | None:
+    """Who answers queries: the engine, or the solver where that was asked for or inputs are many."""
+    options = problem.options
+    many = int((problem.box.width > 0).sum()) > BRANCHING_INPUTS
+    if options.engine != "milp" and not (options.engine == "auto" and many):
+        return None
+    trust = options.trust or options.engine == "milp"
+
+    def asked(query: Query) -> Verdict:
+        left = math.inf if facts.deadline is None else max(0.0, facts.deadline - time.monotonic())
+        return ask_milp(query, time_limit=min(left, 30.0), solver=options.solver, trust=trust)
+
+    return asked
+
+
+def _take(known: Known, name: str, answer: SetAnswer, **facts: object) -> None:
+    done = {finding.unit for finding in answer.findings}
+    known.findings.extend(answer.findings)
+    known.undecided[:] = [unit for unit in known.undecided if unit not in done]
+    known.stats[name] = {
+        "elements": len(answer.findings),
+        "queries": answer.queries,
+        "witnesses": len(answer.witnesses),
+        **facts,
+    }
+    if answer.note:
+        known.notes.append(f"{name}: {answer.note}")

@@ -1,0 +1,113 @@
+"""Result-preserving redundancy: the decision stays, the outputs need not.
+
+Lahav and Katz, "Pruning and Slicing Neural Networks using Formal Verification" (FMCAD 2021), section IV. First the
+cheap question whether the decision is constant on the box: then every unit becomes a constant, and so does the
+network. Otherwise units become one of their own pieces. Near the border between two decisions hardly anything may
+change, so the piece is the one in which points of the border lie, and units that leave it there are not candidates;
+away from the border there is room. The set is found by the counterexample loop of `redy.redundancy.relaxed`. What
+holds at ties is said in `redy.redundancy.query`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from redy.model import Activate, Array, Finding, Line, Proof, Proved, Unit
+from redy.redundancy.lines import line_error, unit_function
+from redy.redundancy.query import SameWinner, constant_winner, outputs
+from redy.redundancy.relaxed import Asker, Facts, SetAnswer, SetSearch
+from redy.redundancy.simulate import borders, effects
+from redy.rewrite.dense import is_vector
+
+_BORDER = 200
+"""Pairs of points between which a border is looked for."""
+
+
+def find_constant(facts: Facts, claim: SameWinner) -> tuple[Finding, ...] | None:
+    """A constant for every neuron where the decision is constant on the box; None where that is not proved.
+
+    The constants are the values at the centre of the box, where the winner leads like everywhere else.
+    """
+    units = all_neurons(facts)
+    sign = 1.0 if claim.winner == "max" else -1.0
+    values = sign * outputs(facts.network, facts.points)
+    if not units or len(set(values.argmax(axis=1).tolist())) > 1:
+        return None
+    best = constant_winner(
+        facts.network, facts.box, claim, facts.intervals, budget=facts.budget, deadline=facts.deadline
+    )
+    if best is None:
+        return None
+    proof = Proof(f"output {best} wins by at least {claim.margin / 2:.3g} on the whole box", "branch")
+    trace = facts.network.trace(facts.box.center[None])
+    found = []
+    for unit in units:
+        line = Line(0.0, float(trace[unit.node].ravel()[unit.index]))
+        found.append(Finding(unit, "result", line, _error(facts, unit, line), Proved(proof)))
+    return tuple(found)
+
+
+def all_neurons(facts: Facts) -> list[Unit]:
+    """Every neuron; empty where no layer of neurons is left on some way to an output (constants would not reach it)."""
+    nodes = [node for node in facts.network.activations if is_vector(node.shape)]
+    constant = {node.name for node in nodes}
+    for node in facts.network.nodes:
+        if node.name not in constant and node.sources and all(source in constant for source in node.sources):
+            constant.add(node.name)
+    if not all(port.name in constant for port in facts.network.outputs):
+        return []
+    return [Unit(node.name, k) for node in nodes for k in range(math.prod(node.shape))]
+
+
+def find_result(facts: Facts, claim: SameWinner, asker: Asker | None = None) -> SetAnswer:
+    """A set of units that can become one of their pieces while the decision stays.
+
+    Args:
+        facts: network, box, bounds, earlier findings, limits.
+        claim: which decision, and what counts as a tie.
+        asker: answers queries; the branching engine by default.
+    """
+    sign = 1.0 if claim.winner == "max" else -1.0
+    winners = (sign * outputs(facts.network, facts.points)).argmax(axis=1)
+    border = borders(facts.network, facts.points, winners, sign, _BORDER, seed=0)
+    if not len(border):
+        return SetAnswer(note="no border between decisions was met")
+    lines = _pieces_at(facts, border)
+    search = SetSearch(facts, claim, "result", asker or facts.ask)
+    search.points = np.concatenate([search.points, border])
+
+    def loads(points: Array) -> Array:
+        y = sign * outputs(facts.network, points)
+        at = np.arange(len(y)), y.argmax(axis=1)
+        room = np.maximum(y[at][:, None] - y, claim.margin)
+        change = sign * effects(facts.network, points, lines)
+        loss = (change - change[at][:, None]) / room[:, :, None]
+        return np.asarray(loss.reshape(-1, loss.shape[2]))
+
+    return search.run(lines, loads)
+
+
+def _pieces_at(facts: Facts, border: Array) -> dict[Unit, Line]:
+    """For every open unit that lies in one piece at all points of the border: the line of that piece."""
+    trace = facts.network.trace(border)
+    lines = {}
+    for unit in facts.open_units():
+        node = facts.network.by_name[unit.node]
+        assert isinstance(node, Activate)
+        z = trace[node.source].reshape(len(border), -1)[:, unit.index]
+        function = unit_function(node, unit.index)
+        piece = int(function.stuck(np.array(z.min()), np.array(z.max())))
+        if piece >= 0:
+            lines[unit] = Line(float(function.slopes[piece]), float(function.intercepts()[piece]))
+    return lines
+
+
+def _error(facts: Facts, unit: Unit, line: Line) -> float:
+    node = facts.network.by_name[unit.node]
+    assert isinstance(node, Activate)
+    if unit.node not in facts.intervals:
+        return math.inf
+    lower, upper = (float(end.ravel()[unit.index]) for end in facts.intervals[unit.node])
+    return line_error(unit_function(node, unit.index), lower, upper, line)
