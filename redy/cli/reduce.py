@@ -21,8 +21,10 @@ from redy.errors import InputError
     "--preserve", type=click.Choice(["outputs", "decision", "tolerance"]), default="outputs", show_default=True
 )
 @click.option("--tolerance", type=float, help="Largest change of an output, for --preserve tolerance.")
+@click.option("--relative-to", help="The tolerance is a share of the output's range: 'box', or a box (file or JSON).")
 @click.option("--winner", type=click.Choice(["max", "min"]), default="max", show_default=True)
-@click.option("--criteria", help="Comma-separated steps, in order. Default: all that the mode has.")
+@click.option("--margin", type=float, help="Outputs closer than this are tied. Default: 1e-5 of the largest output.")
+@click.option("--criteria", help="Steps in order, such as phase,relaxed:10 (at most 10 s). Default: all of the mode.")
 @click.option("--engine", type=click.Choice(["auto", "linear", "branch", "milp"]), default="auto", show_default=True)
 @click.option("--solver", type=click.Choice(["auto", "gurobi", "highs"]), default="auto", show_default=True)
 @click.option("--trust", type=click.Choice(["solver"]), help="Count a solver's bound that redy could not re-derive.")
@@ -38,7 +40,9 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     output: Path | None,
     preserve: str,
     tolerance: float | None,
+    relative_to: str | None,
     winner: str,
+    margin: float | None,
     criteria: str | None,
     engine: str,
     solver: str,
@@ -70,7 +74,9 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     options: dict[str, Any] = {
         "preserve": preserve,
         "tolerance": tolerance,
+        "relative_to": _reference(relative_to, read_network(model).input.shape),
         "winner": winner,
+        "margin": margin,
         "engine": engine,
         "solver": solver,
         "trust": trust == "solver",
@@ -89,6 +95,13 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         write_text(report_path, text + "\n")
     if as_json:
         click.echo(text)
+
+
+def _reference(text: str | None, shape: tuple[int, ...]) -> object:
+    """The reference of a relative tolerance: nothing, the box of inputs, or a box of its own."""
+    from redy.formats.boxes import read_box
+
+    return text if text is None or text == "box" else read_box(text, shape)
 
 
 def _names(criteria: str) -> tuple[str, ...]:

@@ -98,14 +98,18 @@ def violation(query: Query, points: Array) -> Array:
 
     For `Within` the largest |y - y'| - tolerance; for `SameWinner` the largest amount by which a beaten output wins.
     """
-    y, z = outputs(query.original, points), outputs(query.reduced, points)
-    if isinstance(query.claim, Within):
-        return np.asarray((np.abs(y - z) - query.claim.tolerance).max(axis=1))
-    sign = 1.0 if query.claim.winner == "max" else -1.0
+    return broken(query.claim, outputs(query.original, points), outputs(query.reduced, points))
+
+
+def broken(claim: Claim, y: Array, z: Array) -> Array:
+    """`violation` for the outputs (m, outputs) of both networks."""
+    if isinstance(claim, Within):
+        return np.asarray((np.abs(y - z) - claim.tolerance).max(axis=1))
+    sign = 1.0 if claim.winner == "max" else -1.0
     y, z = sign * y, sign * z
     at = np.arange(len(y)), y.argmax(axis=1)
-    beaten = y[at][:, None] - y > query.claim.margin
-    return np.asarray(np.where(beaten, z - z[at][:, None] + query.claim.ahead, -np.inf).max(axis=1))
+    beaten = y[at][:, None] - y > claim.margin
+    return np.asarray(np.where(beaten, z - z[at][:, None] + claim.ahead, -np.inf).max(axis=1))
 
 
 def outputs(network: Network, points: Array) -> Array:

@@ -1,0 +1,150 @@
+"""`redy verify`: are two networks equivalent on a box of inputs, whoever made the second?"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from redy.errors import InputError
+
+if TYPE_CHECKING:
+    from redy.model import Array, Box, Network
+    from redy.redundancy.query import Claim
+
+EXIT = {"verified": 0, "refuted": 1, "unknown": 3}
+OUTPUTS = 1e-4
+"""`--preserve outputs`: outputs are equal up to this share of the largest output, which is what rounding may change."""
+
+
+@click.command("verify")
+@click.argument("original", type=click.Path(path_type=Path))
+@click.argument("reduced", type=click.Path(path_type=Path))
+@click.option("--bounds", required=True, help="Box(es) of inputs: .json, .jsonl, .vnnlib, or JSON such as '[-1,1]'.")
+@click.option("--tolerance", type=float, help="Every output differs by at most this number.")
+@click.option(
+    "--preserve", type=click.Choice(["decision", "outputs"]), help="What must be kept instead of a tolerance."
+)
+@click.option("--winner", type=click.Choice(["max", "min"]), default="max", show_default=True)
+@click.option("--margin", type=float, help="Outputs closer than this are tied. Default: 1e-5 of the largest output.")
+@click.option("--engine", type=click.Choice(["auto", "branch", "milp"]), default="auto", show_default=True)
+@click.option("--time-limit", type=float, default=60.0, show_default=True, help="Seconds for everything.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the answers as JSON.")
+@click.option("--quiet", is_flag=True, help="Print nothing; the exit code is the answer.")
+@click.pass_context
+def verify_command(  # noqa: PLR0913, PLR0917 - one parameter per option
+    ctx: click.Context,
+    original: Path,
+    reduced: Path,
+    bounds: str,
+    tolerance: float | None,
+    preserve: str | None,
+    winner: str,
+    margin: float | None,
+    engine: str,
+    time_limit: float,
+    seed: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Decide whether REDUCED keeps what is asked of ORIGINAL for every input of a box.
+
+    --tolerance E: every output differs by at most E. --preserve outputs: by at most 1e-4 of the largest output, for
+    rounding. --preserve decision: for every winner i of ORIGINAL and every output o that i beats by more than the margin, i still
+    beats o in REDUCED; so the winner is kept wherever it leads by more than the margin.
+
+    Exit code 0: verified; 1: refuted, with an input that onnxruntime confirms; 3: unknown; 2: bad input or usage. With
+    several boxes one refuted makes 1, else one unknown makes 3.
+    """
+    from redy.formats.boxes import read_boxes
+    from redy.formats.onnx_read import read_network
+
+    if (tolerance is None) == (preserve is None):
+        raise InputError("give exactly one of --tolerance and --preserve")
+    if tolerance is not None and not 0 < tolerance < float("inf"):
+        raise InputError(f"--tolerance {tolerance}: must be a positive number")
+    if not 0 < time_limit < float("inf"):
+        raise InputError(f"--time-limit {time_limit}: must be a positive number of seconds")
+    networks = read_network(original), read_network(reduced)
+    boxes = read_boxes(bounds, networks[0].input.shape)
+    deadline = time.monotonic() + time_limit
+    answers = []
+    for number, box in enumerate(boxes):
+        check = _Check((original, reduced), networks, box, seed)
+        claim = check.claim(tolerance, preserve, winner, margin)
+        left = (deadline - time.monotonic()) / (len(boxes) - number)
+        answer = check.answer(claim, engine, time.monotonic() + max(left, 0.0))
+        answers.append(answer)
+        if not quiet and not as_json:
+            _say(answer)
+    if as_json:
+        click.echo(json.dumps(answers[0] if len(answers) == 1 else answers, indent=2))
+    states = {str(answer["answer"]) for answer in answers}
+    ctx.exit(next(EXIT[state] for state in ("refuted", "unknown", "verified") if state in states))
+
+
+class _Check:
+    """Two networks, their files, and a box."""
+
+    def __init__(self, files: tuple[Path, Path], networks: tuple[Network, Network], box: Box, seed: int) -> None:
+        from redy.redundancy.equivalence import prepare
+
+        self.files = files
+        self.prepared = prepare(*networks, box, seed)
+
+    def claim(self, tolerance: float | None, preserve: str | None, winner: str, margin: float | None) -> Claim:
+        """What is asked, with the numbers that are relative made absolute."""
+        import numpy as np
+
+        from redy.redundancy.query import SameWinner, Within
+
+        scale, count = self.prepared.scale, self.prepared.outputs
+        if tolerance is not None:
+            return Within(np.full(count, tolerance))
+        if preserve == "outputs":
+            return Within(np.full(count, OUTPUTS * scale))
+        if count < 2 or len(self.prepared.original.outputs) != 1:
+            raise InputError(f"{self.files[0]}: a decision is between the elements of one output; it has none such")
+        return SameWinner("max" if winner == "max" else "min", 1e-5 * scale if margin is None else margin)
+
+    def answer(self, claim: Claim, engine: str, deadline: float) -> dict[str, object]:
+        """The answer as it is printed."""
+        from redy.model import Proved, Refuted
+        from redy.redundancy.equivalence import decide
+
+        verdict = decide(self.prepared, claim, engine, deadline)
+        if isinstance(verdict, Proved):
+            proof = verdict.proof
+            return {"answer": "verified", "claim": proof.claim, "method": proof.method, "trusted": list(proof.trusted)}
+        if isinstance(verdict, Refuted):
+            confirmed = self._confirmed(claim, verdict.witness)
+            if confirmed is not None:
+                return {"answer": "refuted", "claim": str(claim), **confirmed}
+            return {"answer": "unknown", "claim": str(claim), "reason": "onnxruntime does not confirm the point found"}
+        return {"answer": "unknown", "claim": str(claim), "reason": verdict.reason}
+
+    def _confirmed(self, claim: Claim, witness: Array) -> dict[str, object] | None:
+        """The counterexample with both outputs in onnxruntime, if the claim is broken there too."""
+        import numpy as np
+
+        from redy.formats.onnx_run import Session
+        from redy.redundancy.query import broken
+
+        values = []
+        for file in self.files:
+            found = Session(file).run_all(witness[None])
+            values.append(np.concatenate([np.asarray(v, dtype=np.float64).reshape(1, -1) for v in found], axis=1))
+        if not broken(claim, *values)[0] > 0:
+            return None
+        return {"input": witness.tolist(), "original": values[0][0].tolist(), "reduced": values[1][0].tolist()}
+
+
+def _say(answer: dict[str, object]) -> None:
+    click.echo(f"{answer['answer']}: {answer['claim']}")
+    for name in ("reason", "input", "original", "reduced"):
+        if name in answer:
+            click.echo(f"  {name}: {answer[name]}")

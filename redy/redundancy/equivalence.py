@@ -1,0 +1,108 @@
+"""Are two networks equivalent on a box? Points first, then bounds, then the engines of `redy.redundancy.query`."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from redy.bounds.difference import check_ports, nearest
+from redy.bounds.linear import linear_bounds
+from redy.bounds.phases import phases
+from redy.errors import Unsupported
+from redy.model import Array, Box, Network, Refuted, Unknown, Verdict
+from redy.redundancy.by_milp import ask_milp
+from redy.redundancy.query import Claim, Query, ask, outputs, violation
+from redy.redundancy.seen import sample_points, seen_at
+from redy.redundancy.simulate import ascend
+
+POINT_MACS = 500_000_000
+BRANCHING_INPUTS = 12
+WORK = 3_000_000_000
+PHASE_WORK = 200_000_000
+"""Work for bounds of the original; tighter bounds make the query smaller."""
+_STARTS = 8
+_PAIRING = 64
+"""Points on which partners are looked for."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """Two networks on a box, and points of it.
+
+    Attributes:
+        points: (m, *input shape) samples and corners.
+        scale: the largest |output| of the original at the points.
+    """
+
+    original: Network
+    reduced: Network
+    box: Box
+    points: Array
+    scale: float
+
+    @property
+    def outputs(self) -> int:
+        """The number of output elements."""
+        return sum(math.prod(port.shape) for port in self.original.outputs)
+
+
+def prepare(original: Network, reduced: Network, box: Box, seed: int) -> Prepared:
+    """Points and the scale of the outputs.
+
+    Raises:
+        InputError: the networks do not fit together.
+    """
+    check_ports(original, reduced)
+    most = max(200, POINT_MACS // max(1, original.macs + reduced.macs))
+    points = sample_points(box, min(20_000, most), min(1024, most), seed)
+    return Prepared(original, reduced, box, points, max(float(np.abs(outputs(original, points)).max()), 1e-30))
+
+
+def decide(prepared: Prepared, claim: Claim, engine: str, deadline: float) -> Verdict:
+    """The verdict on a claim about two networks.
+
+    Args:
+        prepared: networks, box, points.
+        claim: what is asked.
+        engine: "branch", "milp" (which trusts the solver), or "auto" (branching where inputs are few, then the solver,
+            whose answers count where redy re-derives them).
+        deadline: `time.monotonic()` at which the search ends.
+    """
+    original, reduced, box = prepared.original, prepared.reduced, prepared.box
+    query = Query(original, reduced, box, claim)
+    if (point := _refuted(query, prepared.points)) is not None:
+        return Refuted(point)
+    verdict: Verdict = Unknown("nothing was asked")
+    few = int((box.width > 0).sum()) <= BRANCHING_INPUTS
+    known = dict(linear_bounds(original, box, leave_unsupported=True).intervals)
+    try:
+        if engine == "branch" or (engine == "auto" and few):
+            if few:
+                seen = {n: (a.copy(), b.copy()) for n, (a, b) in seen_at(original, prepared.points).items()}
+                left = max(0.0, (deadline - time.monotonic()) / 3)
+                known = phases(original, box, known=known, seen=seen, budget=PHASE_WORK, time_limit=left).intervals
+            pairs = nearest(original, reduced, prepared.points[-_PAIRING:])
+            verdict = ask(Query(original, reduced, box, claim, known, pairs), budget=WORK, deadline=deadline)
+        if isinstance(verdict, Unknown) and engine != "branch" and deadline > time.monotonic():
+            query = Query(original, reduced, box, claim, known)
+            verdict = ask_milp(query, time_limit=deadline - time.monotonic(), trust=engine == "milp")
+    except Unsupported as error:
+        if engine == "branch":
+            raise
+        return Unknown(str(error))
+    return verdict
+
+
+def _refuted(query: Query, points: Array) -> Array | None:
+    """A point where the claim fails, from points and from local search out of the worst of them."""
+    broken = violation(query, points)
+    if broken.max(initial=-np.inf) > 0:
+        return np.asarray(points[int(broken.argmax())])
+    apart = np.abs(outputs(query.original, points) - outputs(query.reduced, points)).max(axis=1)
+    starts = points[np.argsort(-apart, kind="stable")[:_STARTS]]
+    found = ascend(query.original, query.reduced, query.box, starts)
+    broken = violation(query, found)
+    return np.asarray(found[int(broken.argmax())]) if broken.max(initial=-np.inf) > 0 else None
