@@ -1,8 +1,8 @@
 """A family as one self-contained C99 file: no heap, no library, no recursion; memory is a few buffers on the stack.
 
 Sums are formed in the order of `redy.slicing.program`, so the outputs are those of `Family.evaluate` bit for bit, as
-long as the compiler neither contracts a * b + c into one rounding nor reorders sums (`-std=c99`, or
-`-ffp-contract=off`; no `-ffast-math`) and evaluates in the type of the weights (FLT_EVAL_METHOD 0: every target but the old x87).
+long as the compiler neither contracts a * b + c into one rounding (`-std=c99`, or `-ffp-contract=off`) nor reorders
+sums (no `-ffast-math`), and evaluates in the type of the weights (FLT_EVAL_METHOD 0: every target but the old x87).
 """
 
 from __future__ import annotations

@@ -139,7 +139,8 @@ def test_an_error_of_the_work_arrives() -> None:
 
 def test_killed_at_random_moments_and_resumed(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(small_model(2, (2, 30, 30, 30, 3)))
-    arguments = ["slice", str(tmp_path / "m.onnx"), "--bounds", "[-1,1]", "--splits", "9", "--resume", "--quiet"]
+    arguments = ["slice", str(tmp_path / "m.onnx"), "--bounds", "[-1,1]", "--splits", "5", "--work", "1000000"]
+    arguments += ["--resume", "--quiet"]
     command = [sys.executable, "-m", "redy", *arguments]
     for pause in (1.5, 2.0, 2.5):
         process = subprocess.Popen([*command, "-o", str(tmp_path / "a.redy")], start_new_session=True)

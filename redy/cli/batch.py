@@ -1,0 +1,169 @@
+"""`redy batch`: many models on many boxes, each reduction a row of a store that survives an interruption."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from redy.cli.slice import executor
+from redy.errors import InputError, RedyError
+
+if TYPE_CHECKING:
+    from redy.slicing.jobs import Job
+
+COLUMNS = {
+    "job": "INTEGER",
+    "model": "TEXT NOT NULL",
+    "bounds": "TEXT NOT NULL",
+    "output": "TEXT NOT NULL",
+    "status": "TEXT NOT NULL",
+    "error": "TEXT NOT NULL",
+    "units_before": "INTEGER",
+    "units_after": "INTEGER",
+    "parameters_before": "INTEGER",
+    "parameters_after": "INTEGER",
+    "multiply_adds_before": "INTEGER",
+    "multiply_adds_after": "INTEGER",
+    "undecided": "INTEGER",
+    "seconds": "REAL NOT NULL",
+    "report": "TEXT",
+}
+"""The columns of a job; `status` is done or failed, `report` the document of docs/report.md."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchWork:
+    """A picklable function of a job's number, whose result is the job's row in the store."""
+
+    jobs: tuple[Job, ...]
+
+    def __call__(self, number: int) -> tuple[Any, ...]:
+        """Reduce, write and compare as `redy reduce` does; a failure becomes a row, not an exception."""
+        job, begin = self.jobs[number - 1], time.perf_counter()
+        try:
+            document = _reduced(job)
+        except (RedyError, OSError, MemoryError) as error:
+            text = " ".join(str(error).split()) or type(error).__name__
+            seconds = time.perf_counter() - begin
+            return (number, job.model, job.bounds, job.output, "failed", text, *[None] * 7, seconds, None)
+        except Exception as error:  # noqa: BLE001 - one job's fault of redy must not end the others
+            text = f"{type(error).__name__}: {' '.join(str(error).split())} (a fault of redy)"
+            seconds = time.perf_counter() - begin
+            return (number, job.model, job.bounds, job.output, "failed", text, *[None] * 7, seconds, None)
+        before, after = document["original"], document["reduced"]
+        sizes = [part[name] for name in ("units", "parameters", "multiply_adds") for part in (before, after)]
+        seconds = time.perf_counter() - begin
+        row = (number, job.model, job.bounds, job.output, "done", "", *sizes, len(document["undecided"]), seconds)
+        return (*row, json.dumps(document))
+
+
+def _reduced(job: Job) -> dict[str, Any]:
+    from redy.cli.running import Task, run_task
+    from redy.formats.boxes import read_box
+    from redy.formats.onnx_read import read_network
+
+    options = dict(job.options)
+    limit = options.pop("time_limit", None)
+    if "criteria" in options:
+        options["criteria"] = tuple(name.strip() for name in options["criteria"].split(",") if name.strip())
+    model = Path(job.model)
+    box = read_box(job.bounds, read_network(model).input.shape)
+    return run_task(Task(model, box, Path(job.output), options), limit)
+
+
+@click.command("batch")
+@click.argument("jobs_file", metavar="[JOBS]", required=False, type=click.Path(path_type=Path))
+@click.option("--models", help="Pattern of models, such as 'nets/*.onnx', instead of JOBS.")
+@click.option("--bounds", help="Pattern of box files, or one inline box, for --models.")
+@click.option(
+    "-o", "--output", "folder", required=True, type=click.Path(path_type=Path), help="Folder for the results."
+)
+@click.option("--preserve", type=click.Choice(["outputs", "decision", "tolerance"]), help="For --models.")
+@click.option("--tolerance", type=float, help="For --models.")
+@click.option("--time-limit", type=float, help="Seconds for each job of --models.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
+@click.option("--scheduler", help="Address of a Dask scheduler (tcp://host:8786) to run on instead.")
+@click.option("--store", type=click.Path(path_type=Path), help="Results store. Default: FOLDER/results.sqlite.")
+@click.option("--resume", is_flag=True, help="Go on with the results that the store holds.")
+@click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Write the results as CSV, too.")
+@click.option("--quiet", is_flag=True, help="No line per job.")
+def batch_command(  # noqa: PLR0913, PLR0917 - one parameter per option
+    jobs_file: Path | None,
+    models: str | None,
+    bounds: str | None,
+    folder: Path,
+    preserve: str | None,
+    tolerance: float | None,
+    time_limit: float | None,
+    jobs: int,
+    scheduler: str | None,
+    store: Path | None,
+    resume: bool,
+    csv_path: Path | None,
+    quiet: bool,
+) -> None:
+    """Reduce many models on many boxes: the rows of JOBS (.csv or .jsonl), or --models times --bounds.
+
+    Exit code 0: every job done; 1: some failed (the store says why); 2: bad input or usage.
+    """
+    from redy.slicing.executor import chunked
+    from redy.slicing.jobs import digests, glob_jobs, read_jobs
+    from redy.slicing.store import Store
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made a folder ({error.strerror}); choose another with -o") from error
+    if (jobs_file is None) == (models is None) or (models is None) != (bounds is None):
+        raise InputError("give either a file of jobs, or --models and --bounds")
+    options = {"preserve": preserve, "tolerance": tolerance, "time_limit": time_limit}
+    given = {name: value for name, value in options.items() if value is not None}
+    if jobs_file is not None:
+        if given:
+            raise InputError(
+                f"--{next(iter(given)).replace('_', '-')}: belongs to --models; a file of jobs has a column"
+            )
+        listed = read_jobs(jobs_file, folder)
+    else:
+        listed = glob_jobs(models or "", bounds or "", folder, given)
+    path = folder / "results.sqlite" if store is None else store
+    with Store(path, COLUMNS, digests(listed), resume=resume) as results:
+        open_jobs = sorted(set(range(1, len(listed) + 1)) - results.keys())
+        done = len(listed) - len(open_jobs)
+        for _, row in executor(jobs, scheduler).run(BatchWork(tuple(listed)), chunked(open_jobs, 1)):
+            results.add([row])
+            done += 1
+            if not quiet:
+                click.echo(f"{done} of {len(listed)}: {_line(row)}", err=True)
+        rows = list(results.rows())
+        if csv_path is not None:
+            results.export_csv(csv_path)
+    _summarise(rows, path)
+
+
+def _line(row: tuple[Any, ...]) -> str:
+    values = dict(zip(COLUMNS, row, strict=True))
+    name = f"{values['model']} on {values['bounds']}"
+    if values["status"] == "failed":
+        return f"{name}: failed: {values['error']}"
+    return (
+        f"{name}: {values['parameters_before']} -> {values['parameters_after']} parameters, {values['seconds']:.1f} s"
+    )
+
+
+def _summarise(rows: list[tuple[Any, ...]], store: Path) -> None:
+    named = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+    good = [values for values in named if values["status"] == "done"]
+    failed = len(named) - len(good)
+    text = f"{len(good)} of {len(named)} jobs done"
+    if good:
+        shares = [values["parameters_after"] / max(1, values["parameters_before"]) for values in good]
+        text += f", {sum(shares) / len(shares):.1%} of the parameters left on average"
+    click.echo(f"{text}; results in {store}")
+    if failed:
+        click.get_current_context().exit(1)
