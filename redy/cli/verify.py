@@ -54,8 +54,8 @@ def verify_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     """Decide whether REDUCED keeps what is asked of ORIGINAL for every input of a box.
 
     --tolerance E: every output differs by at most E. --preserve outputs: by at most 1e-4 of the largest output, for
-    rounding. --preserve decision: for every winner i of ORIGINAL and every output o that i beats by more than the margin, i still
-    beats o in REDUCED; so the winner is kept wherever it leads by more than the margin.
+    rounding. --preserve decision: for every winner i of ORIGINAL and every output o that i beats by more than the
+    margin, i still beats o in REDUCED; so the winner is kept wherever it leads by more than the margin.
 
     Exit code 0: verified; 1: refuted, with an input that onnxruntime confirms; 3: unknown; 2: bad input or usage. With
     several boxes one refuted makes 1, else one unknown makes 3.
