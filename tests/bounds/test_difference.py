@@ -23,15 +23,15 @@ SIZES = (2, 4, 3, 2)
 
 def perturbed(network, rng, size):
     """The same network with other weights in every layer."""
-    nodes = []
-    for node in network.nodes:
-        if isinstance(node, Affine):
-            terms = tuple(
-                Term(t.source, Dense.of(t.operator.matrix() + size * rng.normal(size=t.operator.matrix().shape)))
-                for t in node.terms
-            )
-            node = Affine(node.name, terms, node.bias + size * rng.normal(size=node.bias.shape))
-        nodes.append(node)
+
+    def moved(node):
+        terms = tuple(
+            Term(t.source, Dense.of(t.operator.matrix() + size * rng.normal(size=t.operator.matrix().shape)))
+            for t in node.terms
+        )
+        return Affine(node.name, terms, node.bias + size * rng.normal(size=node.bias.shape))
+
+    nodes = [moved(node) if isinstance(node, Affine) else node for node in network.nodes]
     return Network(network.input, tuple(nodes), network.outputs)
 
 
