@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from redy.errors import CheckFailed
+from redy.errors import CheckFailed, Unsupported
 from redy.version import __version__
 
 if TYPE_CHECKING:
@@ -78,7 +78,10 @@ def run_task(task: Task, time_limit: float | None, say: Callable[[str], None] | 
     # A share that is used up still leaves a moment for bounds, so that the result is valid and not empty.
     limit = None if time_limit is None else max(time_limit, 0.01)
     content = task.model.read_bytes()
-    reduction = reduce(read_network(task.model), task.box, progress=say, time_limit=limit, **task.options)
+    try:
+        reduction = reduce(read_network(task.model), task.box, progress=say, time_limit=limit, **task.options)
+    except Unsupported as error:
+        raise Unsupported(f"{task.model}: {error}") from error
     measured: list[Measured] = []
 
     def write(temporary: Path) -> None:

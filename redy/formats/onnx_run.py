@@ -41,7 +41,7 @@ class Session:
         self._input, self._dtype = entry.name, _numpy_type(entry.type)
         shape = list(entry.shape)
         self.output_names = tuple(str(output.name) for output in self._session.get_outputs())
-        fixed = bool(shape) and isinstance(shape[0], int)
+        fixed = bool(shape) and isinstance(shape[0], int) and shape[0] > 0
         self._sample_shape = tuple(shape[1:]) if fixed and shape[0] == 1 else None
         self._unbatched = not shape or (fixed and (shape[0] != 1 or len(shape) == 1))
         self.by_sample = self._unbatched or fixed

@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 from typing import Literal
 
-from redy.errors import CheckFailed, InputError
+from redy.errors import CheckFailed, InputError, Unsupported
 from redy.milp.solver import Choice
 from redy.model import Array, Box, Finding, Network
 from redy.model.digest import network_digest
@@ -128,7 +128,7 @@ def reduce(  # noqa: PLR0913 - the options of the command, with the same words
     deadline = None if time_limit is None else time.monotonic() + SEARCH_SHARE * time_limit
     problem = Problem(network, box, options, _points(network, box, options), deadline, progress or (lambda _: None))
     timings: dict[str, float] = {}
-    known = _searched(problem, timings)
+    known = _searched(problem, timings, named=criteria is not None)
     small, shrunk = _rewritten(problem, known, timings)
     try:
         guarantee = state(problem, known, small, shrunk)
@@ -216,7 +216,8 @@ def _check_options(network: Network, box: Box, options: Options) -> None:
         raise InputError(f"time limit {options.time_limit}: must be a positive number of seconds")
 
 
-def _searched(problem: Problem, timings: dict[str, float]) -> Known:
+def _searched(problem: Problem, timings: dict[str, float], *, named: bool) -> Known:
+    """What all steps found; a step that cannot follow the network is passed over, unless it was asked for by name."""
     problem.progress("evaluating points")
     begin = time.perf_counter()
     known = Known(seen_at(problem.network, problem.points))
@@ -224,7 +225,12 @@ def _searched(problem: Problem, timings: dict[str, float]) -> Known:
     for name in problem.options.criteria:
         problem.progress(f"criterion {name}")
         begin = time.perf_counter()
-        CRITERIA[name](problem, known)
+        try:
+            CRITERIA[name](problem, known)
+        except Unsupported as reason:
+            if named or name == "phase":
+                raise
+            known.notes.append(f"{name}: {reason}")
         timings[name] = time.perf_counter() - begin
     return known
 

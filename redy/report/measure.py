@@ -36,19 +36,26 @@ def measure(
         chunk = inside[start : start + CHUNK]
         before, after = first.run_all(chunk), second.run_all(chunk)
         for a, b in zip(before, after, strict=True):
-            difference = np.abs(a.astype(np.float64) - b.astype(np.float64))
-            # An element that is not finite in both is the same; in one only it is as far as can be.
-            difference = np.where(np.isfinite(difference), difference, np.where(a == b, 0.0, np.inf))
-            deviation = max(deviation, float(difference.max(initial=0.0)))
-            scale = max(scale, float(np.abs(a).max(initial=0.0)))
+            deviation = max(deviation, _largest_difference(a, b))
+            # An overflow in the original must not make every deviation look small.
+            scale = max(scale, float(np.abs(a[np.isfinite(a)]).max(initial=0.0)))
         winners += int((_winner(before[0], winner) != _winner(after[0], winner)).sum())
     return Measured(len(inside), deviation, scale, winners)
+
+
+def _largest_difference(a: np.ndarray, b: np.ndarray) -> float:
+    """An element that is not finite but the same in both is no difference; in one only it is as far as can be."""
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore"):
+        difference = np.where(same, 0.0, np.abs(a.astype(np.float64) - b.astype(np.float64)))
+    return float(np.where(np.isnan(difference), np.inf, difference).max(initial=0.0))
 
 
 def within(box: Box, points: Array, dtype: str) -> Array:
     """The points as numbers of `dtype`, rounded towards the inside of the box where rounding to nearest leaves it."""
     kind = np.dtype(dtype)
-    rounded = points.astype(kind)
+    largest = np.float64(np.finfo(kind).max)
+    rounded = np.clip(points, -largest, largest).astype(kind)
     below, above = rounded.astype(np.float64) < box.lower, rounded.astype(np.float64) > box.upper
     up, down = np.array(np.inf, kind), np.array(-np.inf, kind)
     rounded = np.where(below, np.nextafter(rounded, up), np.where(above, np.nextafter(rounded, down), rounded))
