@@ -29,6 +29,9 @@ _SLICE = 20_000_000
 _NODES = 2_000_000
 """Sub-boxes that one search may record."""
 
+_LARGEST = 2.0**100
+"""Coefficients that underflow act on inputs and variables; the kernel allows for no more than this in all."""
+
 _Cell = tuple[Array, Array, Array, Array]
 
 
@@ -60,6 +63,8 @@ class Rows:
         self.reach = np.maximum(np.abs(self.lower), np.abs(self.upper))[0]
         reach = np.maximum(np.abs(self.zlo), np.abs(self.zhi))[0]
         self.size = np.where(self.partner < 0, np.maximum(self.zhi[0], 0.0), reach)
+        if not self.reach.sum() + self.size.sum() < _LARGEST:
+            self.e[:] = np.inf
         self.base = np.zeros(self.count)
         magnitudes(self.count, self.variables, self.C, self.b, self.M, self.size, self.reach, self.base)
         self.doubt, n = np.zeros(self.count), len(self.reach)

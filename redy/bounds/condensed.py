@@ -65,7 +65,7 @@ class Form:
             self.padded(columns) + sign * other.padded(columns),
             self.e + other.e,
         )
-        total.e = (total.e + 2 * UNIT * condensed.magnitude(total) + TINY) * GROW
+        total.e = (total.e + 2 * UNIT * condensed.magnitude(total) + condensed.lost) * GROW
         return total
 
     def scaled(self, factor: Array, offset: Array, *, condensed: Condensed) -> Form:
@@ -74,7 +74,7 @@ class Form:
             factor[:, None] * self.C, factor * self.b + offset, factor[:, None] * self.M, np.abs(factor) * self.e
         )
         form.e = (
-            form.e + 3 * UNIT * (condensed.magnitude(form) + np.abs(factor * self.b) + np.abs(offset)) + TINY
+            form.e + 3 * UNIT * (condensed.magnitude(form) + np.abs(factor * self.b) + np.abs(offset)) + condensed.lost
         ) * GROW
         return form
 
@@ -111,6 +111,11 @@ class Condensed:
         sizes = np.array(self.size[: form.M.shape[1]])
         return np.asarray(np.abs(form.C) @ self.reach + np.abs(form.b) + np.abs(form.M) @ sizes)
 
+    @property
+    def lost(self) -> float:
+        """What underflow can cost a row: a coefficient that vanishes acts on inputs and variables of any size."""
+        return TINY * (1.0 + float(self.reach.sum()) + math.fsum(self.size))
+
     def interval(self, form: Form) -> tuple[Array, Array]:
         """Sound interval bounds (r,), (r,) of each row over the box."""
         lower, upper = self.box.lower.ravel(), self.box.upper.ravel()
@@ -120,10 +125,14 @@ class Condensed:
         size = np.array(self.size[:count])
         up = np.maximum(form.M, 0) @ size + np.where(plain, 0.0, np.maximum(-form.M, 0)) @ size
         down = np.minimum(form.M, 0) @ size - np.where(plain, 0.0, np.maximum(form.M, 0)) @ size
-        slack = (form.e + gamma(2 * len(lower) + 2 * count + 8) * self.magnitude(form) + TINY) * GROW
-        return positive @ lower + negative @ upper + form.b + down - slack, (
-            positive @ upper + negative @ lower + form.b + up + slack
+        slack = (form.e + gamma(2 * len(lower) + 2 * count + 8) * self.magnitude(form) + self.lost) * GROW
+        low, high = (
+            positive @ lower + negative @ upper + form.b + down,
+            positive @ upper + negative @ lower + form.b + up,
         )
+        low, high = low - slack, high + slack
+        # Infinity minus infinity bounds nothing; a comparison with it must not look like a decided sign.
+        return np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
 
     def add(self, key: Variable, row: Form, lower: float, upper: float, partner: int = -1) -> int:
         """A new variable with the given one-row form and bounds of z; its column index."""
@@ -168,7 +177,7 @@ def apply_affine(condensed: Condensed, node: Affine, forms: Mapping[str, Form]) 
         weight += _spread(operator, condensed.magnitude(form))
         operations += operator.fan_in + 1
     result = Form(total[:, :n].copy(), total[:, n].copy(), total[:, n + 1 :].copy(), error)
-    result.e = (error + gamma(operations) * weight + TINY) * GROW
+    result.e = (error + gamma(operations) * weight + condensed.lost) * GROW
     return result
 
 

@@ -108,7 +108,9 @@ def _scaled(node: Affine | Activate, factor: float) -> Affine | Activate:
     if isinstance(node, Activate) or node.name == "z3":
         return node
     power = factor if node.name == "z1" else 1 / factor
-    return Affine(node.name, tuple(Term(t.source, Dense.of(t.operator.matrix() * power)) for t in node.terms), node.bias)
+    return Affine(
+        node.name, tuple(Term(t.source, Dense.of(t.operator.matrix() * power)) for t in node.terms), node.bias
+    )
 
 
 @pytest.mark.parametrize("case", HOSTILE, ids=lambda case: case.name)
@@ -208,7 +210,9 @@ def test_kernel_bounds_with_difference_variables(rng):
         for x in inside(lo[k], hi[k], rng):
             z, outputs = exact_rows_of(condensed, extra, x)
             assert all(Fraction(a) <= value <= Fraction(b) for a, value, b in zip(zlo[k], z, zhi[k], strict=True))
-            assert all(Fraction(a) <= value <= Fraction(b) for a, value, b in zip(low[k], outputs, high[k], strict=True))
+            assert all(
+                Fraction(a) <= value <= Fraction(b) for a, value, b in zip(low[k], outputs, high[k], strict=True)
+            )
 
 
 @given(generators)
@@ -235,3 +239,14 @@ def test_bounds_on_a_point_are_as_tight_as_rounding():
     low, high, _, _ = rows.bound(point, point, zlo, zhi, np.full((50, rows.count), 3, dtype=np.int8))
     assert (high - low).max() < 1e-11
     assert np.allclose(network.trace(point)["z3"], low, atol=1e-11, rtol=0)
+
+
+def test_an_overflow_bounds_nothing():
+    network = random_network(np.random.default_rng(0), (1, 2, 1), relu())
+    condensed = Condensed(Box(np.array([-1.0]), np.array([1.0])))
+    rows = condense(network, condensed.box, {}).forms["z2"]
+    rows.C[:], rows.b[:] = np.inf, -np.inf
+    with np.errstate(invalid="ignore", over="ignore"):
+        low, high = condensed.interval(Form(rows.C, rows.b, np.zeros((1, 0)), rows.e))
+    assert low == -np.inf
+    assert high == np.inf
