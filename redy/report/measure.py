@@ -58,7 +58,8 @@ def within(box: Box, points: Array, dtype: str) -> Array:
     rounded = np.clip(points, -largest, largest).astype(kind)
     below, above = rounded.astype(np.float64) < box.lower, rounded.astype(np.float64) > box.upper
     up, down = np.array(np.inf, kind), np.array(-np.inf, kind)
-    rounded = np.where(below, np.nextafter(rounded, up), np.where(above, np.nextafter(rounded, down), rounded))
+    with np.errstate(over="ignore"):  # next to the largest number of the type
+        rounded = np.where(below, np.nextafter(rounded, up), np.where(above, np.nextafter(rounded, down), rounded))
     return rounded.astype(np.float64)
 
 

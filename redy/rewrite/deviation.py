@@ -166,6 +166,8 @@ def _original(
                 walk.forms[node.name] = walk.affine(node)
         elif node.name in ranges:
             reached = _largest(node, ranges[node.name])
+            if not np.isfinite(reached).all():
+                continue
             if follows:
                 stays = units.get(node.name, np.zeros(0, dtype=np.int64))
                 magnitudes[node.name] = reached[stays]
@@ -181,11 +183,13 @@ def _original(
 
 
 def _largest(node: Activate, interval: tuple[Array, Array]) -> Array:
-    """The largest |f| on the intervals: at an end or at a breakpoint inside."""
+    """The largest |f| on the intervals, at an end or at a breakpoint inside; infinite where an interval is."""
     function = flat_function(node)
     lower, upper = (end.ravel() for end in interval)
     points = np.stack([lower, upper, *np.clip(function.breakpoints, lower, upper)])
-    return np.asarray(np.abs(function(points)).max(axis=0) * SLACK + TINY)
+    with np.errstate(invalid="ignore"):  # 0 * inf, where an interval has no end
+        largest = np.abs(function(points)).max(axis=0) * SLACK + TINY
+    return np.where(np.isfinite(lower) & np.isfinite(upper), largest, np.inf)
 
 
 def _lined_units(walk: _Walk, node: Activate, stays: NDArray[np.int64], merges: tuple[Merge, ...]) -> _Form:
