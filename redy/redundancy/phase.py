@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from redy.bounds import activation_branching
 from redy.bounds import phases as branching
 from redy.bounds.linear import linear_bounds
 from redy.bounds.result import Bounds
@@ -31,7 +32,9 @@ from redy.redundancy.seen import Seen, seen_at
 Engine = Literal["auto", "linear", "branch", "milp"]
 
 BRANCHING_INPUTS = 12
-"""`auto` branches on the input box up to this number of inputs that are not fixed."""
+"""Branching cuts the input box up to this number of inputs that are not fixed, and unstable ReLUs above it."""
+ACTIVATION_SECONDS = 30.0
+"""What branching on ReLUs takes at most; where time is limited, half of what is left."""
 SOLVER_SECONDS = {"after branching": 1.0, "alone": 30.0}
 """What `auto` gives the solver at most: what branching leaves open is rarely decided by a solver in short time."""
 
@@ -41,8 +44,8 @@ class PhaseSettings:
     """How phases are searched.
 
     Attributes:
-        engine: "linear", "branch" (linear, then branching), "milp" (the published pipeline, which trusts the solver),
-            or "auto" (linear, branching where inputs are few, then the solver for what is left, answers re-derived).
+        engine: "linear", "branch" (linear, then branching on inputs or ReLUs), "milp" (the published pipeline, which trusts the solver),
+            or "auto" (linear, branching, then the solver for what is left, its answers re-derived).
         solver: which solver.
         trust: count a solver's dual bound although redy did not re-derive it.
         budget: work that branching may do, in its own units; None: what it takes by default.
@@ -97,7 +100,10 @@ def find_phases(network: Network, box: Box, seen: Seen, points: Array, settings:
     search = _Search(network, seen, settings)
     search.linear(box)
     if settings.engine in ("auto", "branch") and search.open_units():
-        search.branch(box)
+        if int((box.width > 0).sum()) <= BRANCHING_INPUTS:
+            search.branch(box)
+        else:
+            search.branch_on_activations(box, points)
     if settings.engine == "milp" or (settings.engine == "auto" and search.open_units()):
         search.solve(box, points)
     return search.answer()
@@ -122,9 +128,6 @@ class _Search:
 
     def branch(self, box: Box) -> None:
         """Condensed branching on the input box."""
-        inputs = int((box.width > 0).sum())
-        if self.settings.engine == "auto" and inputs > BRANCHING_INPUTS:
-            return
         begin = time.perf_counter()
         try:
             found = branching.phases(
@@ -149,6 +152,16 @@ class _Search:
         if not found.complete:
             self.notes.append("branching ended at its budget or time limit")
         self._note("branch", begin, proved, boxes=found.boxes)
+
+    def branch_on_activations(self, box: Box, points: Array) -> None:
+        """Optimised slopes and branching on unstable ReLUs."""
+        left = self.settings.remaining()
+        budget = activation_branching.Budget(ACTIVATION_SECONDS if left is None else min(ACTIVATION_SECONDS, left / 2))
+        begin = time.perf_counter()
+        found = activation_branching.branch(self.network, box, self.bounds, points, budget)
+        self.bounds = found.bounds
+        self._see(found.witnesses)
+        self._note("activation branching", begin, self._record(self.bounds, "split"), parts=found.parts)
 
     def solve(self, box: Box, points: Array) -> None:
         """Linear and mixed-integer programs per unit."""

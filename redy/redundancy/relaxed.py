@@ -31,13 +31,17 @@ WORK = 100_000_000
 POINTS = 1024
 """Points on which a set is guessed, at most, besides witnesses."""
 THRESHOLDS = (1.0, 0.7, 0.5, 0.35)
-ROUNDS = 16
+ROUNDS = 24
 _STARTS = 6
 """Points from which local search tries to refute a guess before a query is asked."""
-_SHRINK = 0.6
-_UNANSWERED = 4
+_SHRINK = 0.8
+"""After a query without an answer fewer units are tried, and this share of what was allowed before."""
+_UNANSWERED = 6
 """Queries without an answer after which the search ends."""
-"""After a query without an answer at most half as many units are tried, and this share of what was allowed before."""
+_DEEPER = 3.0
+"""How much harder to prove a unit is for each layer of activations behind it."""
+_NEAR = 30
+"""The largest proved set is looked for up to this part of all units."""
 
 Asker = Callable[[Query], Verdict]
 
@@ -139,17 +143,18 @@ class SetSearch:
         self.points = facts.points[-POINTS:] if len(facts.points) > POINTS else facts.points
 
     def run(self, lines: Mapping[Unit, Line], loads: Callable[[Array], Array]) -> SetAnswer:
-        """Guess, ask, learn from the witness, until a guess is proved or nothing is left to guess."""
-        answer, share, most = SetAnswer(), 1.0, len(lines)
+        """Guess, ask, learn from the witness; halve the set where no answer comes, then look for the largest proved."""
+        answer, share = SetAnswer(), 1.0
         units = list(lines)
+        cost = self._costs(units)
+        most, failed, unanswered = len(units), len(units) + 1, 0
         shares = loads(self.points) if units else np.zeros((0, 0))
-        unanswered = 0
         for _ in range(ROUNDS):
-            if not units or self.facts.expired():
-                answer.note = "time limit" if units else None
+            if self.facts.expired():
+                answer.note = "time limit"
                 return answer
-            chosen = guess(shares / share, partial(self._works, units, lines, share), THRESHOLDS, most)
-            if not chosen:
+            chosen = guess(shares / share, partial(self._works, units, lines, share), THRESHOLDS, most, cost)
+            if len(chosen) <= len(answer.findings):
                 return answer
             picked = [units[k] for k in chosen]
             reduced = self._with(picked, lines)
@@ -161,21 +166,32 @@ class SetSearch:
             verdict = self.asker(Query(self.facts.network, reduced, self.facts.box, self.claim, self.facts.intervals))
             if isinstance(verdict, Proved):
                 answer.findings = tuple(self._finding(unit, lines[unit], verdict.proof) for unit in picked)
-                return answer
-            if isinstance(verdict, Refuted):
+                if failed - len(picked) <= 1 + len(units) // _NEAR or not unanswered:
+                    return answer
+                most = (len(picked) + failed) // 2
+            elif isinstance(verdict, Refuted):
                 fresh = self._near(verdict.witness, reduced)
                 answer.witnesses.append(verdict.witness)
                 self.points = np.concatenate([self.points, fresh])
                 shares = np.concatenate([shares, loads(fresh)])
                 share *= 0.97
             else:
-                share, most = share * _SHRINK, len(picked) // 2
-                unanswered += 1
+                failed, share = min(failed, len(picked)), share * _SHRINK
+                most, unanswered = (len(answer.findings) + failed) // 2, unanswered + 1
                 answer.note = verdict.reason
                 if unanswered == _UNANSWERED:
                     return answer
         answer.note = "the number of guesses is used up"
         return answer
+
+    def _costs(self, units: Sequence[Unit]) -> Array:
+        """How hard to prove a unit is: a change grows looser with every layer of activations that it passes."""
+        network = self.facts.network
+        depth: dict[str, int] = {}
+        for node in reversed(network.nodes):
+            behind = max((depth[reader.name] for reader in network.readers[node.name]), default=0)
+            depth[node.name] = behind + isinstance(node, Activate)
+        return np.array([_DEEPER ** depth[unit.node] for unit in units])
 
     def _works(self, units: Sequence[Unit], lines: Mapping[Unit, Line], share: float, part: Sequence[int]) -> bool:
         """Whether no point refutes the set, evaluated for what it is, with `share` of what is allowed."""

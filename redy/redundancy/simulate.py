@@ -21,6 +21,8 @@ from redy.bounds.maximise import climb
 from redy.model import Activate, Affine, Array, Box, Line, Network, Unit
 from redy.redundancy.query import outputs
 
+LEAST = 1e-3
+"""Smaller loads count as this when units are ordered by load times cost."""
 CHUNK = 256
 """Points whose sensitivities are held at once."""
 
@@ -81,7 +83,13 @@ def effects(network: Network, points: Array, lines: Mapping[Unit, Line]) -> Arra
     return result
 
 
-def guess(loads: Array, works: Callable[[Sequence[int]], bool], thresholds: Sequence[float], most: int) -> list[int]:
+def guess(
+    loads: Array,
+    works: Callable[[Sequence[int]], bool],
+    thresholds: Sequence[float],
+    most: int,
+    cost: Array | None = None,
+) -> list[int]:
     """A large set of units whose loads stay allowed when added up, and which `works` in simulation.
 
     Args:
@@ -89,13 +97,15 @@ def guess(loads: Array, works: Callable[[Sequence[int]], bool], thresholds: Sequ
         works: whether a set of units stands when it is evaluated for what it is.
         thresholds: sums to allow in the linearised model, each tried in turn; the largest set wins.
         most: units, at most.
+        cost: (units,) how hard a unit is to prove, > 0; all alike by default.
 
-    Everything is tried first; otherwise the units with the smallest largest load go first.
+    Everything is tried first; otherwise the units with the smallest largest load, times cost, go first.
     """
     everything = list(range(loads.shape[1]))
     if len(everything) <= most and works(everything):
         return everything
-    order = np.argsort(loads.max(axis=0, initial=0.0), kind="stable")
+    weight = np.ones(loads.shape[1]) if cost is None else cost
+    order = np.argsort(np.maximum(loads.max(axis=0, initial=0.0), LEAST) * weight, kind="stable")
     best: list[int] = []
     for threshold in thresholds:
         total, chosen = np.zeros(len(loads)), []
