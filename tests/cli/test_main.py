@@ -17,10 +17,6 @@ from redy.version import __version__
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def commands() -> list[str]:
-    return cli.redy.list_commands(click.Context(cli.redy))
-
-
 def group_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     @click.command()
     def failing() -> None:
@@ -93,8 +89,6 @@ def test_help_and_version_import_neither_runtime_nor_solver():
 
 @pytest.mark.parametrize("name", list(cli.SUMMARIES))
 def test_every_command_is_documented(name):
-    if name not in commands():
-        pytest.skip(f"redy {name} does not exist yet")
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     assert any(re.search(rf"\bredy {name}\b", page.read_text(encoding="utf-8")) for page in pages), (
         f"`redy {name}` stands neither in README.md nor in docs/"
