@@ -311,7 +311,7 @@ def magnitudes(R, U, C, b, M, size, reach, base):  # type: ignore[no-untyped-def
 
 @numba.njit(cache=True)
 def doubts(R, U, M, e, partner, base, n, doubt):  # type: ignore[no-untyped-def]
-    """Write how far `evaluate_point` may be from each of R rows: e, its own roundings, and the doubt of the variables."""
+    """Write how far `evaluate_point` may be from each of R rows: e, its own roundings, and doubts of variables."""
     g = roundings(U, n)
     for r in range(R):
         total = e[r] + g * base[r]

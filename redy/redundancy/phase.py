@@ -44,8 +44,9 @@ class PhaseSettings:
     """How phases are searched.
 
     Attributes:
-        engine: "linear", "branch" (linear, then branching on inputs or ReLUs), "milp" (the published pipeline, which trusts the solver),
-            or "auto" (linear, branching, then the solver for what is left, its answers re-derived).
+        engine: "linear", "branch" (linear, then branching on inputs or on ReLUs), "milp" (the published
+            pipeline, which trusts the solver), or "auto" (linear, branching, then the solver for what is left, its
+            answers re-derived).
         solver: which solver.
         trust: count a solver's dual bound although redy did not re-derive it.
         budget: work that branching may do, in its own units; None: what it takes by default.

@@ -171,3 +171,16 @@ def check_ends(found: Phases, name: str, values: list[Fraction]) -> None:
     lower, upper = (float(end[0]) for end in found.intervals[name])
     assert not np.isfinite(lower) or Fraction(lower) <= min(values)
     assert not np.isfinite(upper) or Fraction(upper) >= max(values)
+
+
+def test_networks_with_many_inputs_branch_on_relus():
+    rng = np.random.default_rng(11)
+    network = random_network(rng, (20, 12, 12, 12, 2), relu())
+    box = Box(np.full(20, -0.04), np.full(20, 0.04))
+    points = sample_points(box, 2000, 16, seed=0)
+    seen = seen_at(network, points)
+    linear, auto = (find_phases(network, box, seen, points, PhaseSettings(way)) for way in ("linear", "auto"))
+    assert "activation branching" in auto.stats
+    assert len(auto.findings) > len(linear.findings)
+    assert len(auto.undecided) < len(linear.undecided)
+    assert not any(finding.verdict.proof.trusted for finding in auto.findings)
