@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: MODEL.redy beside the model.")
 @click.option("--adaptive", is_flag=True, help="Cut where a cut removes most, into --budget slices.")
 @click.option("--budget", type=click.IntRange(min=1), help="Number of slices, for --adaptive.")
+@click.option("--at", "layer", help="Cut the values of this ReLU layer instead of the input, into 2^UNITS slices.")
+@click.option("--units", type=click.IntRange(min=1), help="How many units of the layer are halved, for --at.")
 @click.option("--form", type=click.Choice(["shared", "folded", "auto"]), default="auto", show_default=True)
 @click.option("--work", type=click.IntRange(min=0), default=10_000_000, show_default=True, help="Search per slice.")
 @click.option("--samples", type=click.IntRange(min=0), default=1024, show_default=True, help="Points per slice.")
@@ -42,6 +45,8 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     output: Path | None,
     adaptive: bool,
     budget: int | None,
+    layer: str | None,
+    units: int | None,
     form: Literal["shared", "folded", "auto"],
     work: int,
     samples: int,
@@ -60,23 +65,33 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
 
     Exit code 0: done, also when limits ended the search of slices; 1: an internal check failed; 2: bad input or usage.
     """
+    import onnx
+
     from redy.formats.boxes import read_box
     from redy.formats.onnx_read import read_network
     from redy.slicing.adaptive import adaptive_cut, merged
     from redy.slicing.cuts import GridCut
-    from redy.slicing.family import Family, choose_form
+    from redy.slicing.family import Family, Front, choose_form
     from redy.slicing.run import COLUMNS, run_slices
     from redy.slicing.store import Store
+    from redy.slicing.tail import relu_layer, split_model, tail_cut
     from redy.slicing.work import SliceOptions, SliceWork
 
-    _check(splits, adaptive, budget, time_limit)
+    _check(splits, adaptive, budget, time_limit, layer, units)
     network = read_network(model)
     box = read_box(bounds, network.input.shape)
     target = model.with_suffix(".redy") if output is None else output
     if target.is_dir() or not target.parent.is_dir():
         raise InputError(f"{target}: cannot be written; name a file in an existing folder")
-    if budget is not None:
-        cut: Cut = adaptive_cut(network, box, budget, seed=seed)
+    original, front = model.read_bytes(), None
+    if layer is not None and units is not None:
+        relu_layer(network, layer)
+        before, original = split_model(onnx.load(model), layer)
+        tail = read_network(onnx.load_from_string(original))
+        cut: Cut = tail_cut(network, tail, box, layer, units)
+        network, front = tail, Front(before, box)
+    elif budget is not None:
+        cut = adaptive_cut(network, box, budget, seed=seed)
     else:
         cut = GridCut.of(box, parts(splits or "", box.size))
     options = SliceOptions(budget=work, samples=samples, seed=seed, time_limit=time_limit)
@@ -88,19 +103,28 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         if csv_path is not None:
             results.export_csv(csv_path)
     cut, records = merged(cut, records)
-    family = choose_form(Family.from_records(model.read_bytes(), cut, records), form)
+    family = choose_form(replace(Family.from_records(original, cut, records), front=front), form)
     family.save(target)
     if not quiet:
         click.echo(family.summary())
 
 
-def _check(splits: str | None, adaptive: bool, budget: int | None, time_limit: float | None) -> None:
+def _check(
+    splits: str | None,
+    adaptive: bool,
+    budget: int | None,
+    time_limit: float | None,
+    layer: str | None,
+    units: int | None,
+) -> None:
     if time_limit is not None and not time_limit > 0:
         raise InputError(f"--time-limit {time_limit}: must be a positive number of seconds")
     if adaptive != (budget is not None):
         raise InputError("--adaptive and --budget (the number of slices) are given together")
-    if adaptive == (splits is not None):
-        raise InputError("give either --splits, such as --splits 8 or --splits 8,4,4,2,2, or --adaptive --budget N")
+    if (layer is None) != (units is None):
+        raise InputError("--at and --units (how many units of the layer are halved) are given together")
+    if (splits is not None) + adaptive + (layer is not None) != 1:
+        raise InputError("say how to cut: --splits 8 (or 8,4,4,2,2), or --adaptive --budget N, or --at LAYER --units N")
 
 
 def parts(text: str, inputs: int) -> tuple[int, ...]:

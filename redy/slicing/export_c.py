@@ -202,6 +202,8 @@ REDY_API int redy_evaluate(const redy_real x[{inputs}], redy_real y[{outputs}])
 def c_source(family: Family, form: Form | None = None) -> str:
     """The C99 file of a family in one of its forms."""
     chosen = form or family.form
+    if family.front is not None:
+        raise InputError("a family that is cut on a hidden layer has no C form; export its slices as ONNX")
     whole, dtype = family.whole, family.whole.dtype
     if chosen == "shared":
         programs = [whole]

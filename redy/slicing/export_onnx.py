@@ -13,6 +13,7 @@ import onnx
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from redy.errors import InputError
 from redy.model import Network
 from redy.slicing.cuts import GridCut, TreeCut
 from redy.slicing.masks import by_activation, unpack
@@ -79,6 +80,8 @@ def family_model(family: Family, *, flat: bool = False) -> ModelProto:
     chosen = _picked(graph, family, x)
     last = _emit(graph, program, x, _gates(graph, family, chosen))
     if not flat:
+        if family.front is not None:
+            raise InputError("a family that is cut on a hidden layer is exported slice by slice (--slice)")
         return _finished(
             graph, network, last, {"redy.slices": str(len(family)), "redy.box.digest": family.cut.box.digest}
         )

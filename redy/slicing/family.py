@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from redy.errors import CheckFailed, InputError
 from redy.formats.onnx_read import read_network
-from redy.model import Network
+from redy.model import Box, Network
 from redy.model.digest import network_digest
 from redy.rewrite import Refusal, fuse, round_weights, shrink
 from redy.slicing.archive import pack_programs, read_archive, unpack_program, write_archive
@@ -33,6 +33,36 @@ CACHED = 4096
 """Programs of slices kept in memory."""
 
 
+@dataclass(frozen=True, eq=False)
+class Front:
+    """The part of a model before the layer whose values are cut.
+
+    Attributes:
+        model: as ONNX bytes; its output is the input of the family's network.
+        box: the inputs for which the family holds.
+    """
+
+    model: bytes
+    box: Box
+
+    @cached_property
+    def network(self) -> Network:
+        """As a network."""
+        return read_network(onnx.load_model_from_string(self.model))
+
+    def hidden(self, x: NDArray[Any], within: Box, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """The hidden values (n, units) at checked points (n, inputs), in float64 and then rounded.
+
+        Rounding may carry a value across the margin of the hidden box only if it is far larger than float32's; then
+        the point is refused.
+        """
+        values = self.network.evaluate(x.astype(np.float64).reshape(-1, *self.network.input.shape))
+        flat = values.reshape(len(x), -1).astype(dtype)
+        if not within.contains(flat.astype(np.float64).reshape(-1, *within.shape)).all():
+            raise CheckFailed("a hidden value lies outside its bounds; this is a bug in redy")
+        return flat
+
+
 @dataclass(eq=False)
 class Family:
     """Small networks for the slices of a box; a point on a face belongs to exactly one slice (`redy.slicing.cuts`).
@@ -46,6 +76,7 @@ class Family:
         form: how slices are evaluated unless a call says otherwise. "shared": on the original's weights, living rows
             and columns only; "folded": the slice's own smallest network, stored or folded when first used.
         folded: the arrays of `pack_programs`, one program per mask, where folded networks are stored.
+        front: what comes before the sliced network, where the cut is on a hidden layer (`redy.slicing.tail`).
     """
 
     original: bytes
@@ -55,6 +86,7 @@ class Family:
     complete: NDArray[np.bool_]
     form: Form = "shared"
     folded: dict[str, NDArray[Any]] = field(default_factory=dict)
+    front: Front | None = None
     _cache: OrderedDict[tuple[int, Form], Program] = field(default_factory=OrderedDict, repr=False)
     _sessions: OrderedDict[tuple[int, Form] | None, Any] = field(default_factory=OrderedDict, repr=False)
 
@@ -83,7 +115,11 @@ class Family:
             cut = read_cut({n.removeprefix("cut/"): a for n, a in arrays.items() if n.startswith("cut/")})
             folded = {n.removeprefix("folded/"): a for n, a in arrays.items() if n.startswith("folded/")}
             masks, slice_mask = arrays["masks"], arrays["slice_mask"].astype(np.int64)
-            family = cls(original, cut, masks, slice_mask, arrays["complete"], manifest["form"], folded)
+            front = None
+            if "front/model" in arrays:
+                limits = Box(arrays["front/lower"], arrays["front/upper"])
+                front = Front(arrays["front/model"].tobytes(), limits)
+            family = cls(original, cut, masks, slice_mask, arrays["complete"], manifest["form"], folded, front)
             fits = len(slice_mask) == len(cut) == len(family.complete) and slice_mask.max(initial=0) < len(masks)
         except (KeyError, ValueError, TypeError) as error:
             raise InputError(f"{path}: is damaged ({error}); write it again with `redy slice --resume`") from error
@@ -97,6 +133,9 @@ class Family:
         arrays: dict[str, NDArray[Any]] = {f"cut/{name}": array for name, array in self.cut.arrays().items()}
         arrays |= {"masks": self.masks, "slice_mask": self.slice_mask.astype(narrow), "complete": self.complete}
         arrays |= {f"folded/{name}": array for name, array in self.folded.items()}
+        if self.front is not None:
+            model = np.frombuffer(self.front.model, dtype=np.uint8)
+            arrays |= {"front/model": model, "front/lower": self.front.box.lower, "front/upper": self.front.box.upper}
         manifest = {
             "form": self.form,
             "model": network_digest(self.network),
@@ -166,7 +205,8 @@ class Family:
             InputError: another shape, or a point outside the box. A point that is only outside by its rounding to the
                 weights' type counts to the box.
         """
-        shape, size = self.network.input.shape, self.cut.box.size
+        box = self.cut.box if self.front is None else self.front.box
+        shape, size = box.shape, box.size
         x = np.asarray(x)
         if x.dtype.kind not in "fiu":
             raise InputError(f"inputs hold {x.dtype}, not numbers")
@@ -179,12 +219,12 @@ class Family:
         outside = ~((flat >= lower) & (flat <= upper)).all(axis=1)
         if outside.any():
             raise InputError(f"point {int(outside.argmax())} lies outside the box of the family")
-        return flat, one
+        return flat if self.front is None else self.front.hidden(flat, self.cut.box, dtype), one
 
     @cached_property
     def limits(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """The box in the weights' type: each end rounded to nearest, or exact where that is further out."""
-        dtype, box = self.whole.dtype, self.cut.box
+        dtype, box = self.whole.dtype, self.cut.box if self.front is None else self.front.box
         return box.lower.ravel().astype(dtype), box.upper.ravel().astype(dtype)
 
     def locate(self, x: NDArray[Any]) -> Index:

@@ -1,0 +1,247 @@
+"""What families of slices cost and gain: docs/benchmarks-slicing.md quotes what this prints.
+
+python benchmarks/slicing.py store STORE     a (perhaps unfinished) store of the 8-per-input grid of ACAS Xu 1_1
+python benchmarks/slicing.py adaptive        grid against adaptive cuts
+python benchmarks/slicing.py overhead        what executor and store add to the work
+
+STORE is what `redy slice ACASXU_run2a_1_1.onnx --bounds BOX --splits 8 --jobs 2 --store STORE` filled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import sqlite3
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from redy import Box, Family
+from redy.formats.onnx_read import read_network
+from redy.formats.onnx_write import write_network
+from redy.rewrite import fuse
+from redy.slicing.adaptive import adaptive_cut
+from redy.slicing.cuts import Cut, GridCut
+from redy.slicing.executor import Here, Processes, chunked
+from redy.slicing.export_c import c_source, program_source
+from redy.slicing.export_onnx import flat_model, session
+from redy.slicing.program import program_of
+from redy.slicing.run import COLUMNS
+from redy.slicing.store import Store
+from redy.slicing.work import SliceOptions, SliceRecord, SliceWork
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("REDY_DATA") or ROOT / "models" / "external") / "acasxu"
+MODEL = DATA / "ACASXU_run2a_1_1.onnx"
+LOWER, UPPER = [-0.328422877, -0.5, -0.5, -0.5, -0.5], [0.679857769, 0.5, 0.5, 0.5, 0.5]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", default="overhead", choices=["store", "adaptive", "overhead"])
+    parser.add_argument("store", nargs="?", type=Path)
+    parser.add_argument("--slices", type=int, default=400, help="slices drawn for the folded form and C")
+    parser.add_argument("--points", type=int, default=1_000_000)
+    parser.add_argument(
+        "--grid", type=int, default=4, help="parts per input of the grid that adaptive cuts are held to"
+    )
+    parser.add_argument("--work", type=int, default=300_000_000, help="search per slice, for adaptive")
+    parser.add_argument("--drawn", type=int, default=100, help="points whose slices are searched, for adaptive")
+    arguments = parser.parse_args()
+    network = read_network(MODEL)
+    box = Box(np.reshape(LOWER, network.input.shape), np.reshape(UPPER, network.input.shape))
+    if arguments.what == "store":
+        of_store(arguments.store, GridCut.of(box, (8,) * 5), arguments.slices, arguments.points)
+    elif arguments.what == "adaptive":
+        adaptive(box, arguments.grid, arguments.work, arguments.drawn)
+    else:
+        overhead()
+
+
+def of_store(store: Path, cut: GridCut, slices: int, count: int) -> None:
+    """Share, sizes, agreement, cost and speed. Slices that the store lacks stand in the family unreduced."""
+    rows = sqlite3.connect(f"file:{store}?mode=ro", uri=True).execute("SELECT * FROM results ORDER BY 1").fetchall()
+    records = {row[0]: SliceRecord(*row[:4], bool(row[4]), *row[5:]) for row in rows}
+    done = np.array(sorted(records))
+    stuck = np.array([records[i].stuck for i in done]) / 300
+    seconds = np.array([records[i].seconds for i in done])
+    undecided = np.array([records[i].undecided for i in done])
+    quantiles = np.quantile(stuck, [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1])
+    print(f"slices finished: {len(done)} of {len(cut)}, {sum(not records[i].complete for i in done)} partial")
+    print(
+        f"units stuck in one phase: mean {stuck.mean():.2%}; quantiles 0 5 25 50 75 95 100%: {np.round(quantiles, 3)}"
+    )
+    print(f"undecided units a slice: mean {undecided.mean():.2f}")
+    print(
+        f"CPU seconds: {seconds.sum():.0f} in all, a slice {seconds.mean():.3f} mean, {np.median(seconds):.3f} median"
+    )
+    family = Family.from_records(MODEL.read_bytes(), cut, [records.get(i) or unreduced(i) for i in range(len(cut))])
+    with tempfile.TemporaryDirectory() as folder:
+        family.save(Path(folder) / "family.redy")
+        size = (Path(folder) / "family.redy").stat().st_size
+    print(f"shared form: {len(family.masks)} distinct masks, {size} bytes as a file ({size / len(done):.1f} a slice)")
+    shared = family.shared_macs()[done] / family.whole.macs
+    print(f"multiply-adds, shared form: mean {shared.mean():.2%}, median {np.median(shared):.2%}")
+    agreement(family, done, count)
+    drawn = np.random.default_rng(0).choice(done, min(slices, len(done)), replace=False)
+    folded(family, drawn)
+    chosen = {int(i) for i in drawn}
+    part = [records[i] if i in chosen else unreduced(i) for i in range(len(cut))]
+    speed(Family.from_records(MODEL.read_bytes(), cut, part), drawn)
+
+
+def unreduced(index: int) -> SliceRecord:
+    return SliceRecord(index, b"\xff" * 75, 0, 300, False, 0, 0.0)
+
+
+def drawn_points(cut: Cut, slices: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Uniform points of the slices; every tenth has some coordinates on faces of its slice, some of these corners."""
+    edges = [np.concatenate([[lo], face, [hi]]) for lo, face, hi in zip(LOWER, cut.faces, UPPER, strict=True)]
+    place = np.stack(np.unravel_index(rng.choice(slices, count), cut.grid.splits), axis=1)
+    low, high = (np.stack([edges[k][place[:, k] + end] for k in range(5)], axis=1) for end in (0, 1))
+    x = low + rng.random((count, 5)) * (high - low)
+    faces = np.where(rng.random((count, 5)) < 0.5, low, high)
+    on = (rng.random((count, 5)) < np.where(rng.random(count) < 0.3, 1.0, 0.3)[:, None]) & (np.arange(count) % 10 == 0)[
+        :, None
+    ]
+    return np.clip(np.where(on, faces, x), LOWER, UPPER).astype(np.float32)
+
+
+def agreement(family: Family, slices: np.ndarray, count: int) -> None:
+    original, rng = session_of_original(), np.random.default_rng(5)
+    worst, scale = 0.0, 0.0
+    for start in range(0, count, 20_000):
+        x = drawn_points(family.cut, slices, min(20_000, count - start), rng)
+        y = original(x)
+        worst = max(worst, float(np.abs(family.evaluate(x, engine="onnxruntime") - y).max()))
+        scale = max(scale, float(np.abs(y).max()))
+    print(f"agreement with the original in onnxruntime, {count} points: {worst:.3g} of outputs up to {scale:.3g}")
+
+
+def session_of_original():
+    run = session(onnx.load(MODEL))
+    # The network takes one point at a time; as a batch it is the whole program of the family.
+    name = run.get_inputs()[0].name
+    if run.get_inputs()[0].shape[0] == 1:
+        batch = session(flat_model(program_of(fuse(read_network(MODEL)))))
+        probe = np.random.default_rng(0).uniform(LOWER, UPPER, (200, 5)).astype(np.float32)
+        one = np.concatenate([run.run(None, {name: p.reshape(1, 1, 1, 5)})[0].reshape(1, 5) for p in probe])
+        assert np.abs(one - batch.run(None, {"x": probe})[0]).max() < 1e-6
+        return lambda x: batch.run(None, {"x": x})[0]
+    return lambda x: run.run(None, {name: x})[0]
+
+
+def folded(family: Family, drawn: np.ndarray) -> None:
+    masks = np.unique(family.slice_mask[drawn])
+    macs = np.array([family.mask_program(int(family.slice_mask[i]), "folded").macs for i in drawn]) / family.whole.macs
+    part = Family(family.original, family.cut, family.masks[masks], family.slice_mask, family.complete)
+    stored = sum(array.nbytes for array in part.with_folded().folded.values()) / len(drawn)
+    with tempfile.TemporaryDirectory() as folder:
+        path, files = Path(folder) / "slice.onnx", 0
+        for mask in masks:
+            write_network(family.folded_network(int(mask)), path)
+            files += path.stat().st_size
+    print(f"folded form, {len(drawn)} slices drawn: multiply-adds mean {macs.mean():.2%}, median {np.median(macs):.2%}")
+    print(f"  bytes a slice: {stored:.0f} stored, {files / len(masks):.0f} as ONNX files, 77 when folded at first use")
+    print(f"  the original: {len(family.original)} bytes as ONNX, {4 * family.whole.parameters} of weights")
+
+
+def speed(family: Family, drawn: np.ndarray, count: int = 100_000) -> None:
+    """Time per point, exports compiled with the same flags, paired in rounds; then numpy and onnxruntime."""
+    x = drawn_points(family.cut, drawn, count, np.random.default_rng(6))
+    sources = {
+        "original": program_source(family),
+        "shared": c_source(family, "shared"),
+        "folded": c_source(family, "folded"),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        times: dict[str, list[float]] = {name: [] for name in sources}
+        for name, source in sources.items():
+            Path(folder, f"{name}.c").write_text(source, encoding="ascii")
+            flags = ["-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-DREDY_MAIN"]
+            subprocess.run(["gcc", *flags, f"{name}.c", "-o", name], cwd=folder, check=True)
+        outputs = {}
+        for _ in range(5):
+            for name in sources:
+                before = resource.getrusage(resource.RUSAGE_CHILDREN)
+                done = subprocess.run([Path(folder, name)], input=x.tobytes(), capture_output=True, check=True)
+                after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                times[name].append(after.ru_utime - before.ru_utime)
+                outputs[name] = np.frombuffer(done.stdout, np.float32).reshape(-1, 5)
+    median = {name: float(np.median(values)) for name, values in times.items()}
+    same = {form: np.array_equal(outputs[form], family.evaluate(x, form=form)) for form in ("shared", "folded")}
+    print(
+        f"C99, {count} points, user time a point: "
+        + ", ".join(f"{n} {1e6 * t / count:.2f} us" for n, t in median.items())
+    )
+    print("  faster than the original: " + ", ".join(f"{n} {median['original'] / median[n]:.2f}x" for n in same))
+    print(f"  bit for bit the numpy float32 evaluation: {same}")
+    for engine in ("numpy", "onnxruntime"):
+        begin = time.process_time()
+        baseline = family.whole.evaluate if engine == "numpy" else session_of_original()
+        baseline(x[:20_000])
+        base = time.process_time() - begin
+        for form in ("shared", "folded"):
+            family.evaluate(x[:20_000], form=form, engine=engine)
+            begin = time.process_time()
+            family.evaluate(x[:20_000], form=form, engine=engine)
+            print(
+                f"  {engine}, {form}: {base / (time.process_time() - begin):.2f}x the speed of the original, batch 20,000"
+            )
+
+
+def adaptive(box: Box, parts: int, work: int, count: int) -> None:
+    """Mean multiply-adds of the shared form at random points, whose slices alone are searched."""
+    network = read_network(MODEL)
+    flat = box.sample(count, np.random.default_rng(9)).astype(np.float32).reshape(count, -1)
+
+    def cost(cut: Cut, name: str) -> float:
+        search = SliceWork(network, cut, SliceOptions(budget=work))
+        at = cut.locate(flat)
+        begin = time.process_time()
+        found = {int(i): search(int(i)) for i in np.unique(at)}
+        seconds = (time.process_time() - begin) / len(found)
+        records = [found.get(i) or unreduced(i) for i in range(len(cut))]
+        family = Family.from_records(MODEL.read_bytes(), cut, records)
+        mean = float(family.shared_macs()[at].mean()) / family.whole.macs
+        print(f"{name}: {len(cut)} slices, multiply-adds {mean:.2%}, {seconds:.2f} CPU s a slice", flush=True)
+        return mean
+
+    grid = cost(GridCut.of(box, (parts,) * box.size), "grid")
+    for share in (3, 1):
+        begin = time.process_time()
+        cut = adaptive_cut(network, box, parts**box.size // share)
+        spent = time.process_time() - begin
+        ratio = cost(cut, f"adaptive, 1/{share} of the slices, cuts found in {spent:.0f} CPU s") / grid
+        print(f"  adaptive / grid: {ratio:.3f}", flush=True)
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """The result of a slice without the work."""
+
+    units: int = 300
+
+    def __call__(self, index: int) -> SliceRecord:
+        return unreduced(index)
+
+
+def overhead() -> None:
+    items = range(5000)
+    for name, executor in (("this process", Here()), ("one process more", Processes(1))):
+        with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "s", COLUMNS, {}) as store:
+            begin = time.process_time(), time.perf_counter()
+            for _, record in executor.run(Nothing(), chunked(items, 32)):
+                store.add([(record.index, record.mask, 0, 0, 0, 0, 0.0)])
+            cpu, wall = time.process_time() - begin[0], time.perf_counter() - begin[1]
+        print(f"{name}: {1e6 * cpu / len(items):.0f} us CPU and {1e6 * wall / len(items):.0f} us wall a slice")
+
+
+if __name__ == "__main__":
+    main()
