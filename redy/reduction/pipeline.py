@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from typing import Literal
 
+from redy.bounds.compiling import announced
 from redy.errors import CheckFailed, InputError, Unsupported
 from redy.milp.solver import Choice
 from redy.model import Array, Box, Finding, Network
@@ -128,7 +129,8 @@ def reduce(  # noqa: PLR0913 - the options of the command, with the same words
     deadline = None if time_limit is None else time.monotonic() + SEARCH_SHARE * time_limit
     problem = Problem(network, box, options, _points(network, box, options), deadline, progress or (lambda _: None))
     timings: dict[str, float] = {}
-    known = _searched(problem, timings, named=criteria is not None)
+    with announced(problem.progress):
+        known = _searched(problem, timings, named=criteria is not None)
     small, shrunk = _rewritten(problem, known, timings)
     try:
         guarantee = state(problem, known, small, shrunk)
