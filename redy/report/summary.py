@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from redy.model import Activate, Affine, Network, Proved
+from redy.model import Activate, Affine, Box, Network, Proved
 from redy.model.network import node_parameters
 from redy.reduction import Reduction
 from redy.version import __version__
@@ -82,11 +82,7 @@ def report(
         "redy": __version__,
         "original": _network(reduction.original, original, reduction.original_digest),
         "reduced": _network(reduction.network, reduced, None),
-        "box": {
-            "digest": reduction.box.digest,
-            "lower": reduction.box.lower.tolist(),
-            "upper": reduction.box.upper.tolist(),
-        },
+        "box": _box(reduction.box),
         "options": _options(reduction),
         "guarantee": _guarantee(reduction),
         "layers": [_as_dict(row) for row in layer_rows(reduction)],
@@ -174,8 +170,13 @@ def _network(network: Network, file: File | None, digest: str | None) -> dict[st
     }
 
 
+def _box(box: Box) -> dict[str, Any]:
+    return {"digest": box.digest, "lower": box.lower.tolist(), "upper": box.upper.tolist()}
+
+
 def _options(reduction: Reduction) -> dict[str, Any]:
     options = reduction.options
+    reference = options.relative_to
     return {
         "preserve": options.preserve,
         "criteria": list(options.criteria),
@@ -183,7 +184,9 @@ def _options(reduction: Reduction) -> dict[str, Any]:
         "solver": options.solver,
         "trust_solver": options.trust,
         "tolerance": options.tolerance,
+        "relative_to": reference if reference is None or reference == "box" else _box(reference),
         "winner": options.winner,
+        "margin": options.margin,
         "time_limit": options.time_limit,
         "seed": options.seed,
     }

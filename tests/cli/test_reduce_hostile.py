@@ -110,6 +110,21 @@ def test_a_step_that_cannot_follow_is_named_and_passed_over_unless_it_was_asked_
     assert not (tmp_path / "small.onnx").exists()
 
 
+def test_the_report_says_what_a_tolerance_is_relative_to_and_what_counts_as_tied(tmp_path, capsys):
+    box = '{"center": 0, "radius": 0.1}'
+    for reference, lower in (("box", None), ("[-1,1]", [-1.0] * 3)):
+        options = ["--preserve", "tolerance", "--tolerance", "0.01", "--relative-to", reference, "--json"]
+        assert reduce_file(mlp(), tmp_path, *options, bounds=box) == 0
+        document = json.loads(capsys.readouterr().out)
+        jsonschema.validate(document, schema())
+        found = document["options"]["relative_to"]
+        assert found == "box" if lower is None else found["lower"] == lower
+    assert reduce_file(mlp(), tmp_path, "--preserve", "decision", "--margin", "0.25", "--json", bounds=box) == 0
+    document = json.loads(capsys.readouterr().out)
+    jsonschema.validate(document, schema())
+    assert document["options"]["margin"] == 0.25
+
+
 def test_overflow_in_the_original_does_not_hide_a_difference(tmp_path, capsys, monkeypatch):
     import redy.formats.onnx_write as writing
     from redy.model import Affine
