@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--at", "layer", help="Cut the values of this ReLU layer instead of the input, into 2^UNITS slices.")
 @click.option("--units", type=click.IntRange(min=1), help="How many units of the layer are halved, for --at.")
 @click.option("--form", type=click.Choice(["shared", "folded", "auto"]), default="auto", show_default=True)
-@click.option("--work", type=click.IntRange(min=0), default=10_000_000, show_default=True, help="Search per slice.")
+@click.option("--work", type=click.IntRange(min=0), default=100_000_000, show_default=True, help="Search per slice.")
 @click.option("--samples", type=click.IntRange(min=0), default=1024, show_default=True, help="Points per slice.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--time-limit", type=float, help="Seconds per slice; a slice that needs more is recorded as partial.")

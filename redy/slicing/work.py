@@ -36,7 +36,7 @@ class SliceOptions:
             machine's speed only where it strikes.
     """
 
-    budget: int = 10_000_000
+    budget: int = 100_000_000
     samples: int = 1024
     corners: int = 32
     seed: int = 0
