@@ -34,7 +34,7 @@ def state(problem: Problem, known: Known, small: Network, shrunk: Shrunk) -> Gua
     believed += [known.bounds.trusted] if known.bounds is not None else []
     trusted = tuple(dict.fromkeys(name for names in believed for name in names))
     analytic = error_bound(problem, known, small, shrunk)
-    tight = None if problem.options.preserve == "outputs" else tight_error(problem, known, small, shrunk)
+    tight = None if problem.options.preserve != "tolerance" else tight_error(problem, known, small, shrunk)
     error = analytic if tight is None else _smaller(tight[0], analytic)
     _require(problem, known, error, small, shrunk)
     largest = None if error is None else max((float(np.max(e)) for e in error.values() if e.size), default=0.0)

@@ -225,6 +225,9 @@ def _searched(problem: Problem, timings: dict[str, float], *, named: bool) -> Kn
     known = Known(seen_at(problem.network, problem.points))
     timings["points"] = time.perf_counter() - begin
     for name in problem.options.criteria:
+        if name != "phase" and problem.deadline is not None and time.monotonic() > problem.deadline:
+            known.notes.append(f"{name}: time limit")
+            continue
         problem.progress(f"criterion {name}")
         begin = time.perf_counter()
         try:

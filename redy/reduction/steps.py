@@ -9,7 +9,7 @@ import numpy as np
 
 from redy.bounds.linear import linear_bounds
 from redy.errors import InputError
-from redy.model import Array, Box, Network, Verdict
+from redy.model import Array, Box, Network, Unknown, Verdict
 from redy.reduction.problem import Known, Options, Problem
 from redy.redundancy.by_milp import ask_milp
 from redy.redundancy.forward import find_forward
@@ -25,6 +25,8 @@ LEFT = 1e-3
 BRANCHING_INPUTS = 12
 """Up to this number of inputs that are not fixed, queries go to the branching engine."""
 REFERENCE_POINTS = 20_000
+SOLVER_SECONDS = {"after branching": 5.0, "published": 30.0}
+"""How long a solver may work on one query."""
 
 
 def forward_criterion(problem: Problem, known: Known) -> None:
@@ -48,10 +50,11 @@ def result_criterion(problem: Problem, known: Known) -> None:
         return
     answer = find_result(facts, claim, _asker(problem, facts))
     _take(known, "result", answer, constant=False)
-    known.claims.append(
-        f"The {claim.winner} winner of the original is kept: for every winner i and every output o that i beats by "
-        f"more than {claim.margin:.3g}, i still beats o; outputs closer than that are tied."
-    )
+    if answer.findings:
+        known.claims.append(
+            f"The {claim.winner} winner of the original is kept: for every winner i and every output o that i beats by "
+            f"more than {claim.margin:.3g}, i still beats o; outputs closer than that are tied."
+        )
 
 
 def relaxed_criterion(problem: Problem, known: Known) -> None:
@@ -60,10 +63,11 @@ def relaxed_criterion(problem: Problem, known: Known) -> None:
     allowed = tolerances(problem)
     answer = find_relaxed(facts, (1 - LEFT) * allowed, _asker(problem, facts))
     _take(known, "relaxed", answer, tolerance=allowed.tolist())
-    known.claims.append(
-        f"{len(answer.findings)} units are replaced by lines near them; every output stays within its tolerance "
-        f"({', '.join(f'{value:.4g}' for value in np.unique(allowed)[:8])}){_relation(problem.options)}."
-    )
+    if answer.findings:
+        known.claims.append(
+            f"{len(answer.findings)} units are replaced by lines near them; every output stays within its tolerance "
+            f"({', '.join(f'{value:.4g}' for value in np.unique(allowed)[:8])}){_relation(problem.options)}."
+        )
 
 
 def decision_claim(problem: Problem) -> SameWinner:
@@ -123,16 +127,20 @@ def _facts(problem: Problem, known: Known, name: str) -> Facts:
 
 
 def _asker(problem: Problem, facts: Facts) -> Asker | None:
-    """Who answers queries: the engine, or the solver where that was asked for or inputs are many."""
+    """Who answers queries: the engine first, then the solver where inputs are many; the solver alone if asked for."""
     options = problem.options
+    published = options.engine == "milp"
     many = int((problem.box.width > 0).sum()) > BRANCHING_INPUTS
-    if options.engine != "milp" and not (options.engine == "auto" and many):
+    if not published and not (options.engine == "auto" and many):
         return None
-    trust = options.trust or options.engine == "milp"
 
     def asked(query: Query) -> Verdict:
+        verdict: Verdict = Unknown("nothing was asked") if published else facts.ask(query)
         left = math.inf if facts.deadline is None else max(0.0, facts.deadline - time.monotonic())
-        return ask_milp(query, time_limit=min(left, 30.0), solver=options.solver, trust=trust)
+        if not isinstance(verdict, Unknown) or left == 0:
+            return verdict
+        limit = SOLVER_SECONDS["published" if published else "after branching"]
+        return ask_milp(query, time_limit=min(left, limit), solver=options.solver, trust=options.trust or published)
 
     return asked
 

@@ -19,6 +19,8 @@ from redy.rewrite import Shrunk
 
 BOXES = 20_000
 """Sub-boxes for tightening the error bound."""
+FEW_BOXES = 64
+"""The same where cutting the box of inputs hardly helps because there are many."""
 START_POINTS = 512
 
 Errors = dict[str, Array]
@@ -54,8 +56,7 @@ def _constant_wins(problem: Problem, small: Network, winner: str) -> bool:
 
 
 def _compare(problem: Problem, known: Known, first: Network, second: Network, pairs: Pairs) -> Largest | None:
-    if int((problem.box.width > 0).sum()) > BRANCHING_INPUTS:
-        return None
+    few = int((problem.box.width > 0).sum()) <= BRANCHING_INPUTS
     intervals = known.bounds.intervals if known.bounds is not None and first is problem.network else {}
     try:
         joint = join(first, second, problem.box, intervals, pairs)
@@ -64,7 +65,7 @@ def _compare(problem: Problem, known: Known, first: Network, second: Network, pa
         return None
     rows = Rows.of(joint.condensed, joint.apart)
     points = problem.points[-START_POINTS:].reshape(-1, problem.box.size)
-    return largest(rows, points, budget=BOXES, deadline=problem.deadline)
+    return largest(rows, points, budget=BOXES if few else FEW_BOXES, deadline=problem.deadline)
 
 
 def _pairs(first: Network, shrunk: Shrunk) -> dict[str, NDArray[np.int64]]:

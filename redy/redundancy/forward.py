@@ -43,7 +43,7 @@ def find_forward(facts: Facts) -> SetAnswer:
     walk = condense(facts.network, facts.box, facts.intervals)
     if not _all_stable_found(facts, walk):
         # A unit that is stable now but stays a unit might move out of its piece once another one is a line.
-        answer.note = "needs the phase criterion before it, and no other"
+        answer.note = "passed over, for some elements are stable but not replaced (channels are only as a whole)"
         return answer
     found: list[Finding] = []
     touched: set[Unit] = set()

@@ -12,6 +12,7 @@ the margin, it is a winner of the reduced network; elsewhere the reduced network
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,6 +22,8 @@ from numpy.typing import NDArray
 from redy.bounds.branch import LOWER, UPPER, Clause, Found, Rows, Search
 from redy.bounds.condensed import Intervals, condense
 from redy.bounds.difference import Joint, Pairs, join, stack
+from redy.bounds.linear import form_bounds
+from redy.bounds.result import Bounds
 from redy.errors import InputError
 from redy.model import Array, Box, Network, Proof, Proved, Refuted, Unknown, Verdict
 
@@ -205,9 +208,12 @@ def constant_winner(
     """
     sign = 1.0 if claim.winner == "max" else -1.0
     best = int((sign * outputs(network, box.center[None])[0]).argmax())
+    count = sum(math.prod(port.shape) for port in network.outputs)
+    others = np.array([o for o in range(count) if o != best], dtype=np.int64)
+    if _leads_linearly(network, box, known, sign, best, others, claim.margin / 2):
+        return best
     walk = condense(network, box, known)
     form = stack([walk.forms[port.name] for port in network.outputs], len(walk.condensed.variables))
-    others = np.array([o for o in range(len(form.b)) if o != best], dtype=np.int64)
     if not others.size:
         return best
     lead = form[np.full(others.size, best)].plus(form[others], -1.0, condensed=walk.condensed)
@@ -217,3 +223,15 @@ def constant_winner(
     clauses = [Clause(((rows.variables + k, LOWER),)) for k in range(others.size)]
     found = Search(rows, clauses, cap=budget, budget=budget, deadline=deadline).run()
     return best if len(found.proved) == len(clauses) else None
+
+
+def _leads_linearly(
+    network: Network, box: Box, known: Intervals, sign: float, best: int, others: NDArray[np.int64], margin: float
+) -> bool:
+    """Whether linear bounds of the leads alone show them, which need no condensed form."""
+    forms = np.zeros((others.size, len(others) + 1))
+    forms[:, best] = sign
+    forms[np.arange(others.size), others] = -sign
+    port = network.outputs[0]
+    lower, _ = form_bounds(network, Bounds(box, dict(known), "known"), port.name, forms.reshape(-1, *port.shape))
+    return bool((lower >= margin).all())

@@ -268,6 +268,8 @@ def _apart(
         nothing = np.zeros((rows.size, exact.magnitudes[name].size))
         mine = z.blocks[name][rows] if name in z.blocks else nothing
         theirs = other.blocks.get(name, nothing)
-        total = total + np.abs(theirs) @ errors[name] + np.abs(mine - theirs) @ exact.magnitudes[name]
+        if name in other.blocks:
+            total = total + np.abs(theirs) @ errors[name]
+        total = total + np.abs(mine - theirs) @ exact.magnitudes[name]
     # The differences of computed forms are rounded as well.
     return np.asarray((total + 2 * UNIT * (exact.size(z)[rows] + walk.size(other)) + TINY) * SLACK)
