@@ -54,7 +54,7 @@ def solve(
     except gp.GurobiError as error:
         if error.errno == SIZE_LIMIT_ERROR:
             raise SolverUnavailable(
-                f"gurobi: {program.variables} variables and {program.rows} rows: {error}"
+                f"gurobi: {program.variables} variables and {program.rows} rows: {error}; or use --solver highs"
             ) from error
         return Outcome("trouble", np.inf, None, None, time.perf_counter() - begin, _name(gp))
 
