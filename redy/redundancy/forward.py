@@ -83,8 +83,7 @@ def _candidates(facts: Facts) -> list[tuple[Unit, Line, int]]:
     points = facts.points[:1024]
     scale = max(1e-30, float(np.abs(facts.network.evaluate(points)).max(initial=0.0)))
     found: list[tuple[float, Unit, Line, int]] = []
-    pieces = max((node.function.pieces for node in facts.network.activations), default=0)
-    for piece in range(pieces):
+    for piece in range(2):
         lines: dict[Unit, Line] = {}
         for unit in units:
             node = facts.network.by_name[unit.node]
