@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
 import numpy as np
 
-from redy.model import Activate, Affine, Box, Network, Proved
+from redy.model import Activate, Affine, Array, Box, Network, Proved
 from redy.model.network import node_parameters
 from redy.reduction import Reduction
 from redy.version import __version__
@@ -197,9 +198,14 @@ def _guarantee(reduction: Reduction) -> dict[str, Any]:
     return {
         "statement": guarantee.statement,
         "preserve": guarantee.preserve,
-        "error": None if guarantee.error is None else {n: np.asarray(e).tolist() for n, e in guarantee.error.items()},
+        "error": _listed(guarantee.error),
+        "analytic": _listed(guarantee.analytic),
         "trusted": list(guarantee.trusted),
     }
+
+
+def _listed(errors: Mapping[str, Array] | None) -> dict[str, Any] | None:
+    return None if errors is None else {name: np.asarray(error).tolist() for name, error in errors.items()}
 
 
 def _as_dict(row: LayerRow | Measured) -> dict[str, Any]:
