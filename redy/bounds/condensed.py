@@ -268,19 +268,3 @@ def _needed(network: Network, keep: set[str]) -> set[str]:
         if node.name in needed:
             needed.update(node.sources)
     return needed
-
-
-def exact_rows(condensed: Condensed, rows: Form, points: NDArray[np.float64]) -> tuple[Array, Array]:
-    """Variable rows (m, U) and extra rows (m, r) of the condensed form at points (m, n), in plain float64."""
-    stacked = condensed.stacked()
-    values = np.zeros((len(points), len(condensed.variables)))
-    z = np.zeros_like(values)
-    base = points @ stacked.C.T + stacked.b
-    for i, partner in enumerate(condensed.partner):
-        z[:, i] = base[:, i] + values[:, :i] @ stacked.M[i, :i]
-        values[:, i] = (
-            np.maximum(z[:, i], 0)
-            if partner < 0
-            else np.maximum(z[:, partner] + z[:, i], 0) - np.maximum(z[:, partner], 0)
-        )
-    return z, points @ rows.C.T + rows.b + values @ rows.padded(values.shape[1]).T

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redy.bounds.branch import Rows
-from redy.bounds.condensed import exact_rows
 from redy.bounds.difference import bounded, join, nearest
 from redy.bounds.maximise import climb, largest
 from redy.errors import InputError
@@ -87,7 +86,8 @@ def test_rows_agree_with_both_networks_within_their_errors(rng, function):
     box = random_box(rng, 2)
     joint = join(first, second, box, {}, nearest(first, second, box.sample(16, rng)))
     points = box.sample(8, rng)
-    _, values = exact_rows(joint.condensed, joint.apart, points)
+    rows = Rows.of(joint.condensed, joint.apart)
+    values = rows.evaluate(points)[:, rows.variables :]
     doubt = Rows.of(joint.condensed, joint.apart).doubt[len(joint.condensed.variables) :]
     for point, row in zip(points, values, strict=True):
         truth = apart(first, second, [Fraction(float(x)) for x in point])
