@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from redy.cli.slice import executor
+from redy.cli.workers import executor, worker_options
 from redy.errors import InputError, RedyError
 
 if TYPE_CHECKING:
@@ -86,11 +86,8 @@ def _reduced(job: Job) -> dict[str, Any]:
 @click.option("--preserve", type=click.Choice(["outputs", "decision", "tolerance"]), help="For --models.")
 @click.option("--tolerance", type=float, help="For --models.")
 @click.option("--time-limit", type=float, help="Seconds for each job of --models.")
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
-@click.option("--scheduler", help="Address of a Dask scheduler (tcp://host:8786) to run on instead.")
+@worker_options
 @click.option("--store", type=click.Path(path_type=Path), help="Results store. Default: FOLDER/results.sqlite.")
-@click.option("--resume", is_flag=True, help="Go on with the results that the store holds.")
-@click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Write the results as CSV, too.")
 @click.option("--quiet", is_flag=True, help="No line per job.")
 def batch_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     jobs_file: Path | None,

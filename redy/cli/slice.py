@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from redy.cli.workers import executor, worker_options
 from redy.errors import InputError
 
 if TYPE_CHECKING:
     from redy.slicing.cuts import Cut
-    from redy.slicing.executor import Executor
     from redy.slicing.run import Progress
 
 
@@ -32,11 +32,8 @@ if TYPE_CHECKING:
 @click.option("--samples", type=click.IntRange(min=0), default=1024, show_default=True, help="Points per slice.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--time-limit", type=float, help="Seconds per slice; a slice that needs more is recorded as partial.")
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
-@click.option("--scheduler", help="Address of a Dask scheduler (tcp://host:8786) to run on instead.")
+@worker_options
 @click.option("--store", type=click.Path(path_type=Path), help="Results store (SQLite). Default: OUTPUT.sqlite.")
-@click.option("--resume", is_flag=True, help="Go on with the results that the store holds.")
-@click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Write the results as CSV, too.")
 @click.option("--quiet", is_flag=True, help="No progress and no summary.")
 def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     model: Path,
@@ -155,16 +152,6 @@ def parts(text: str, inputs: int) -> tuple[int, ...]:
 
 
 MOST_SLICES = 1 << 24
-
-
-def executor(jobs: int, scheduler: str | None) -> Executor:
-    """Where the work runs, by the options."""
-    from redy.slicing.cluster import Cluster
-    from redy.slicing.executor import Here, Processes
-
-    if scheduler is not None:
-        return Cluster(scheduler)
-    return Here() if jobs == 1 else Processes(jobs)
 
 
 class Reporter:
