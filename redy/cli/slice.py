@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @click.option("--at", "layer", help="Cut the values of this ReLU layer instead of the input, into 2^UNITS slices.")
 @click.option("--units", type=click.IntRange(min=1), help="How many units of the layer are halved, for --at.")
 @click.option("--form", type=click.Choice(["shared", "folded", "auto"]), default="auto", show_default=True)
+@click.option("--store-folded", is_flag=True, help="Store the folded networks; else they are folded at first use.")
 @click.option("--work", type=click.IntRange(min=0), default=100_000_000, show_default=True, help="Search per slice.")
 @click.option("--samples", type=click.IntRange(min=0), default=1024, show_default=True, help="Points per slice.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
@@ -45,6 +46,7 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     layer: str | None,
     units: int | None,
     form: Literal["shared", "folded", "auto"],
+    store_folded: bool,
     work: int,
     samples: int,
     seed: int,
@@ -75,6 +77,8 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     from redy.slicing.work import SliceOptions, SliceWork
 
     _check(splits, adaptive, budget, time_limit, layer, units)
+    if store_folded and form != "folded":
+        raise InputError("--store-folded: belongs to --form folded")
     network = read_network(model)
     box = read_box(bounds, network.input.shape)
     target = model.with_suffix(".redy") if output is None else output
@@ -100,10 +104,11 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         if csv_path is not None:
             results.export_csv(csv_path)
     cut, records = merged(cut, records)
-    family = choose_form(replace(Family.from_records(original, cut, records), front=front), form)
+    family = choose_form(replace(Family.from_records(original, cut, records), front=front), form, store=store_folded)
     family.save(target)
     if not quiet:
         click.echo(family.summary())
+        click.echo(f"file             {target}: {target.stat().st_size} bytes")
 
 
 def _check(

@@ -1,16 +1,17 @@
 """The file of a family: a zip archive of arrays in numpy's format; docs/family.md describes it.
 
 Members: `manifest.json`, `original.onnx`, `cut/<name>.npy`, `masks.npy`, `slice_mask.npy`, `complete.npy` and, where
-slices are stored folded, `folded/pool.npy`, `folded/programs.npy`, `folded/starts.npy`.
+folded networks are stored, `folded/pool.npy`, `folded/programs.npy`, `folded/starts.npy`.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from numpy.typing import NDArray
 from redy.errors import InputError
 from redy.formats.files import write_atomically
 from redy.slicing.program import Program, Step
+from redy.slicing.selections import REFERENCE
 
 FORMAT = "redy-family"
-VERSION = 1
+VERSION = 2
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -76,34 +78,40 @@ def read_archive(path: str | os.PathLike[str]) -> tuple[dict[str, Any], bytes, d
         raise InputError(f"{path}: is not a family, or is damaged; expected a file that `redy slice` wrote") from error
 
 
-def pack_programs(programs: Sequence[Program]) -> dict[str, NDArray[Any]]:
+def pack_programs(
+    programs: Iterable[Program], known: Callable[[int], Mapping[bytes, int]] | None = None
+) -> dict[str, NDArray[Any]]:
     """Programs as a pool of weights, in which equal arrays lie once, and a table of numbers.
 
-    The table holds per program: steps; per step: relu, rows, offset of the bias, terms; per term: source, columns,
-    offset of the weights (rows x columns, C order).
+    The table holds per program: steps; per step: relu, rows, place of the bias, terms; per term: source, columns, place
+    of the weights (rows x columns, C order). A place is an offset in the pool, or what `known(k)` has for the bytes of
+    an array of program k (`redy.slicing.selections`).
     """
     pool: list[NDArray[Any]] = []
     places: dict[bytes, int] = {}
     size = 0
 
-    def place(array: NDArray[Any]) -> int:
+    def place(array: NDArray[Any], references: Mapping[bytes, int]) -> int:
         nonlocal size
         key = array.tobytes()
+        if key in references:
+            return references[key]
         if key not in places:
             places[key] = size
             pool.append(array.ravel())
             size += array.size
         return places[key]
 
-    table, starts = list[int](), list[int]()
-    for program in programs:
+    table, starts, dtype = list[int](), list[int](), np.dtype("float32")
+    for k, program in enumerate(programs):
+        references = known(k) if known else {}
+        dtype = program.dtype
         starts.append(len(table))
         table.append(len(program.steps))
         for step in program.steps:
-            table += [int(step.relu), step.bias.size, place(step.bias), len(step.sources)]
+            table += [int(step.relu), step.bias.size, place(step.bias, references), len(step.sources)]
             for source, weight in zip(step.sources, step.weights, strict=True):
-                table += [source, weight.shape[1], place(weight)]
-    dtype = programs[0].dtype if programs else np.dtype("float32")
+                table += [source, weight.shape[1], place(weight, references)]
     return {
         "pool": np.concatenate([np.zeros(0, dtype), *pool]).astype(dtype),
         "programs": np.array(table, dtype=np.uint32),
@@ -111,9 +119,16 @@ def pack_programs(programs: Sequence[Program]) -> dict[str, NDArray[Any]]:
     }
 
 
-def unpack_program(arrays: Mapping[str, NDArray[Any]], index: int, inputs: int) -> Program:
-    """The index-th program of `pack_programs`; its arrays are views of the pool."""
+def unpack_program(
+    arrays: Mapping[str, NDArray[Any]], index: int, inputs: int, reference: Callable[[int], NDArray[Any]]
+) -> Program:
+    """The index-th program of `pack_programs`; its arrays are views of the pool, or what `reference(place)` gives."""
     pool, table, at = arrays["pool"], arrays["programs"], int(arrays["starts"][index])
+
+    def read(place: int, shape: tuple[int, ...]) -> NDArray[Any]:
+        array = reference(place) if place >= REFERENCE else pool[place : place + math.prod(shape)]
+        return array.reshape(shape)
+
     count, at = int(table[at]), at + 1
     steps = []
     for _ in range(count):
@@ -121,9 +136,9 @@ def unpack_program(arrays: Mapping[str, NDArray[Any]], index: int, inputs: int) 
         at += 4
         sources, weights = [], []
         for _ in range(terms):
-            source, columns, offset = (int(n) for n in table[at : at + 3])
+            source, columns, place = (int(n) for n in table[at : at + 3])
             at += 3
             sources.append(source)
-            weights.append(pool[offset : offset + rows * columns].reshape(rows, columns))
-        steps.append(Step(tuple(sources), tuple(weights), pool[bias : bias + rows], bool(relu)))
+            weights.append(read(place, (rows, columns)))
+        steps.append(Step(tuple(sources), tuple(weights), read(bias, (rows,)), bool(relu)))
     return Program(inputs, tuple(steps))

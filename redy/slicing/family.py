@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -23,6 +22,8 @@ from redy.slicing.archive import pack_programs, read_archive, unpack_program, wr
 from redy.slicing.cuts import Cut, Index, read_cut
 from redy.slicing.masks import Codes, findings_of, unpack
 from redy.slicing.program import Program, living, program_of, restricted
+from redy.slicing.selections import Selections
+from redy.slicing.sizes import Sizes, sizes, summary
 from redy.slicing.work import SliceRecord
 from redy.version import __version__
 
@@ -74,8 +75,8 @@ class Family:
         slice_mask: (slices,) which mask each slice has.
         complete: (slices,) False where a limit ended the search of a slice; its network is valid all the same.
         form: how slices are evaluated unless a call says otherwise. "shared": on the original's weights, living rows
-            and columns only; "folded": the slice's own smallest network, stored or folded when first used.
-        folded: the arrays of `pack_programs`, one program per mask, where folded networks are stored.
+            and columns only; "folded": the slice's own smallest network, folded when it is first used or stored.
+        folded: the arrays of `pack`, one program per mask, where folded networks are stored.
         front: what comes before the sliced network, where the cut is on a hidden layer (`redy.slicing.tail`).
     """
 
@@ -121,6 +122,7 @@ class Family:
                 front = Front(arrays["front/model"].tobytes(), limits)
             family = cls(original, cut, masks, slice_mask, arrays["complete"], manifest["form"], folded, front)
             fits = len(slice_mask) == len(cut) == len(family.complete) and slice_mask.max(initial=0) < len(masks)
+            fits &= not folded or len(folded["starts"]) == len(masks)
         except (KeyError, ValueError, TypeError) as error:
             raise InputError(f"{path}: is damaged ({error}); write it again with `redy slice --resume`") from error
         if not fits or network_digest(family.network) != manifest["model"]:
@@ -147,7 +149,17 @@ class Family:
 
     def with_folded(self) -> Family:
         """The same family with the folded network of every mask stored."""
-        return replace(self, form="folded", folded=pack_programs([self._fold(k) for k in range(len(self.masks))]))
+        return replace(self, form="folded", folded=self.pack(range(len(self.masks))))
+
+    def pack(self, masks: Iterable[int]) -> dict[str, NDArray[Any]]:
+        """The folded networks of some masks as arrays; what the original's weights give is only referred to."""
+        chosen = [int(mask) for mask in masks]
+        programs = (self.mask_program(mask, "folded") for mask in chosen)
+        return pack_programs(programs, lambda k: self.selections(chosen[k]).references())
+
+    def selections(self, mask: int) -> Selections:
+        """The parts of the original's weights that a mask names."""
+        return Selections(self.network, self.whole, self.codes(mask))
 
     @cached_property
     def network(self) -> Network:
@@ -177,7 +189,7 @@ class Family:
             if form == "shared":
                 made = restricted(self.whole, living(self.network, self.whole, self.codes(mask)))
             elif self.folded:
-                made = unpack_program(self.folded, mask, self.whole.inputs)
+                made = unpack_program(self.folded, mask, self.whole.inputs, self.selections(mask).array)
             else:
                 made = self._fold(mask)
             self._cache[key] = made
@@ -288,21 +300,13 @@ class Family:
         ]
         return np.array(macs, dtype=np.int64)[self.slice_mask]
 
+    def sizes(self) -> Sizes:
+        """Bytes in each form, against separate ONNX files and the original."""
+        return sizes(self)
+
     def summary(self) -> str:
         """What the family holds and costs, in lines."""
-        share, macs = self.removed(), self.shared_macs()
-        partial = int((~self.complete).sum())
-        mask_bytes = self.masks.nbytes + len(self) * (2 if len(self.masks) <= 1 << 16 else 4)
-        lines = [
-            f"slices           {len(self)} ({len(self.masks)} distinct, {partial} partial)",
-            f"units not needed {share.mean():.1%} on average (median {np.median(share):.1%}, least {share.min():.1%})",
-            f"multiply-adds    {macs.mean() / self.whole.macs:.1%} of the original on average in the shared form",
-            f"shared form      {mask_bytes / len(self):.1f} bytes a slice beside the original's {len(self.original)}",
-        ]
-        if self.folded:
-            size = sum(array.nbytes for array in self.folded.values())
-            lines.append(f"folded form      {size / len(self):.1f} bytes a slice")
-        return "\n".join(lines)
+        return summary(self)
 
 
 def _restricted_macs(program: Program, alive: Sequence[Index]) -> int:
@@ -312,21 +316,22 @@ def _restricted_macs(program: Program, alive: Sequence[Index]) -> int:
     )
 
 
-def choose_form(family: Family, form: Literal["shared", "folded", "auto"]) -> Family:
-    """The family in the form the user names; "auto" stores folded networks where that is no larger.
+def choose_form(family: Family, form: Literal["shared", "folded", "auto"], *, store: bool = False) -> Family:
+    """The family in the form the user names; with `store` the folded networks are stored, too.
 
-    The shared form costs the original once and a mask a slice.
+    "folded" folds a slice when it is first used, so it takes what the shared form takes: the original once and a mask a
+    slice. "auto" stores folded networks where that is no larger, and is the shared form elsewhere.
     """
     if form == "shared":
         return family
-    shared = family.masks.nbytes + math.prod((family.whole.parameters, family.whole.dtype.itemsize))
-    if form == "auto" and len(family.masks) > AUTO_FOLDS:
+    if form == "folded":
+        return family.with_folded() if store else replace(family, form="folded")
+    if len(family.masks) > AUTO_FOLDS:
         return family
+    shared = family.masks.nbytes + family.whole.parameters * family.whole.dtype.itemsize
     folded = family.with_folded()
-    if form == "auto" and sum(array.nbytes for array in folded.folded.values()) > shared:
-        return family
-    return folded
+    return folded if sum(array.nbytes for array in folded.folded.values()) <= shared else family
 
 
 AUTO_FOLDS = 1000
-"""Above this number of distinct networks the shared form is always the smaller one, and folding all takes minutes."""
+"""Above this number of distinct networks the shared form is the smaller one, and folding all takes minutes."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from redy.model import Activate, Array, Finding, Line, Network, Proof, Proved, U
 KEPT = 3
 
 Codes = NDArray[np.uint8]
+
+T = TypeVar("T", bound=np.generic)
 
 
 def codes_of(network: Network, intervals: Mapping[str, tuple[Array, Array]]) -> Codes:
@@ -46,8 +49,8 @@ def unpack(packed: NDArray[np.uint8], units: int) -> Codes:
     return np.ascontiguousarray(quads.reshape(len(packed), -1)[:, :units])
 
 
-def by_activation(network: Network, codes: Codes) -> Iterator[tuple[Activate, Codes]]:
-    """Every activation with the codes of its units (flattened)."""
+def by_activation(network: Network, codes: NDArray[T]) -> Iterator[tuple[Activate, NDArray[T]]]:
+    """Every activation with the elements of `codes` (units,) that belong to its units (flattened)."""
     first = 0
     for node in network.activations:
         size = math.prod(node.shape)

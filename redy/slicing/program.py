@@ -147,17 +147,22 @@ def _is_relu(node: Activate) -> bool:
     return function.is_relu
 
 
-def living(network: Network, program: Program, codes: Codes) -> list[NDArray[np.int64]]:
-    """Per value of the shared program (0 is the input) the elements that a slice touches: all but inactive units.
+def selected(network: Network, program: Program, wanted: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
+    """Per value of the original's program (0 is the input) its elements: of activations the wanted units, else all.
 
-    The k-th ReLU step of the program is the k-th activation of the network, whose units `codes` describes.
+    The k-th ReLU step of the program is the k-th activation of the network, to whose units (units,) `wanted` belongs.
     """
-    masks = [np.flatnonzero(mine != 0) for _, mine in by_activation(network, codes)]
+    chosen = [np.flatnonzero(mine) for _, mine in by_activation(network, wanted)]
     found, activation = [np.arange(program.inputs)], 0
     for step in program.steps:
-        found.append(masks[activation] if step.relu else np.arange(step.bias.size))
+        found.append(chosen[activation] if step.relu else np.arange(step.bias.size))
         activation += step.relu
     return found
+
+
+def living(network: Network, program: Program, codes: Codes) -> list[NDArray[np.int64]]:
+    """Per value of the original's program the elements that a slice touches: all but inactive units."""
+    return selected(network, program, codes != 0)
 
 
 def restricted(program: Program, alive: Sequence[NDArray[np.int64]]) -> Program:

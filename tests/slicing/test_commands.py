@@ -48,6 +48,30 @@ def test_slice_eval_export(folder: Path, how: list[str], form: str) -> None:
     np.testing.assert_allclose(outputs(x[first], "s.onnx"), outputs(x[first]), atol=1e-5)
 
 
+def test_the_folded_form_is_kept_as_a_recipe_or_stored(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sliced("--splits", "6", "--form", "folded", "-o", "recipe.redy") == 0
+    assert sliced("--splits", "6", "--form", "folded", "--store-folded", "--resume", "--store", "recipe.redy.sqlite",
+                  "-o", "stored.redy") == 0  # fmt: skip
+    recipe, stored = Family.open("recipe.redy"), Family.open("stored.redy")
+    assert recipe.form == stored.form == "folded"
+    assert not recipe.folded
+    assert stored.folded
+    x = np.random.default_rng(0).uniform(-1, 1, (200, 2)).astype(np.float32)
+    assert np.array_equal(recipe.evaluate(x), stored.evaluate(x))
+    assert np.array_equal(recipe.evaluate(x), stored.evaluate(x, form="folded"))
+    sizes = []
+    for index in range(len(recipe)):
+        assert run(["export", "recipe.redy", "--slice", str(index), "-o", "s.onnx"]) == 0
+        sizes.append(Path("s.onnx").stat().st_size)
+    assert 3 * Path("recipe.redy").stat().st_size < sum(sizes)
+    assert 3 * Path("stored.redy").stat().st_size < sum(sizes)
+    capsys.readouterr()
+    assert run(["slice", "m.onnx", "--bounds", "[-1,1]", "--splits", "2", "-o", "g.redy"]) == 0
+    printed = capsys.readouterr().out
+    assert "folded when first used" in printed
+    assert f"g.redy: {Path('g.redy').stat().st_size} bytes" in printed
+
+
 def test_eval_prints_one_line_a_point(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sliced("--splits", "2", "-o", "f.redy") == 0
     np.save("x.npy", np.zeros((3, 2), np.float32))
@@ -81,6 +105,7 @@ def test_the_store_refuses_and_resumes(folder: Path, capsys: pytest.CaptureFixtu
         (["--splits", "2", "--budget", "3"], "together"),
         (["--splits", "2", "--time-limit", "0"], "positive"),
         (["--splits", "2", "-o", "no/f.redy"], "folder"),
+        (["--splits", "2", "--store-folded"], "--form folded"),
     ],
 )
 def test_bad_usage_is_one_line(

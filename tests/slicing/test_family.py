@@ -14,12 +14,14 @@ from onnx import TensorProto, helper, numpy_helper
 from redy.errors import InputError
 from redy.formats.onnx_read import read_network
 from redy.model import Box
+from redy.slicing.archive import unpack_program
 from redy.slicing.cuts import Cut, GridCut, TreeCut
 from redy.slicing.executor import Here
 from redy.slicing.export_c import c_source, program_source
 from redy.slicing.export_onnx import family_model, session, slice_model
 from redy.slicing.family import Family, choose_form
 from redy.slicing.run import COLUMNS, run_slices
+from redy.slicing.selections import REFERENCE
 from redy.slicing.store import Store
 from redy.slicing.work import SliceOptions, SliceWork
 
@@ -159,6 +161,40 @@ def test_the_file_gives_the_family_back(family: Family, form: str, tmp_path: Pat
     assert opened.form == chosen.form
     assert np.array_equal(opened.evaluate(x), chosen.evaluate(x))
     assert np.array_equal(opened.evaluate(x, form="folded"), family.evaluate(x, form="folded"))
+
+
+def test_stored_networks_come_back_bit_for_bit(family: Family) -> None:
+    """What the original's rows and columns give is a reference; products are stored."""
+    stored = family.with_folded()
+    assert (stored.folded["programs"] >= REFERENCE).any()
+    for mask in range(len(family.masks)):
+        again = unpack_program(stored.folded, mask, family.whole.inputs, family.selections(mask).array)
+        made = family.mask_program(mask, "folded")
+        assert [(s.sources, s.relu) for s in again.steps] == [(s.sources, s.relu) for s in made.steps]
+        for one, other in zip(again.steps, made.steps, strict=True):
+            for a, b in zip((one.bias, *one.weights), (other.bias, *other.weights), strict=True):
+                assert a.shape == b.shape
+                assert a.tobytes() == b.tobytes()
+
+
+def test_a_selection_is_part_of_the_original(family: Family) -> None:
+    whole = {array.tobytes() for step in family.whole.steps for array in (step.bias, *step.weights)}
+    references = family.selections(0).references()
+    assert whole <= set(references)
+    for data, reference in references.items():
+        assert family.selections(0).array(reference).tobytes() == data
+
+
+def test_the_folded_form_is_far_below_separate_files(tmp_path: Path) -> None:
+    family = made(GridCut.of(BOX, (12, 12)), tmp_path, small_model(1, (2, 30, 30, 3)))
+    size = family.sizes()
+    files = [len(slice_model(family, k, "folded").SerializeToString()) for k in range(len(family))]
+    for form, each in (("folded", size.masks), ("stored", size.stored)):
+        chosen = choose_form(family, "folded", store=form == "stored")
+        chosen.save(tmp_path / form)
+        assert 3 * (tmp_path / form).stat().st_size < sum(files)
+        assert 3 * size.total(each) < size.slices * size.separate
+    assert size.slices * size.separate == pytest.approx(sum(files), rel=0.25)
 
 
 def test_shapes_and_refusals(family: Family, tmp_path: Path) -> None:

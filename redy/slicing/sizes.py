@@ -1,0 +1,98 @@
+"""What a family takes in each form, against separate ONNX files and the original; and the lines `redy slice` prints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from redy.slicing.family import Family
+
+DRAWN = 32
+"""Slices that are folded to measure what folded networks take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Bytes, before the compression of the family's file.
+
+    Attributes:
+        slices: how many slices there are.
+        original: the original as an ONNX file, which a family holds once in every form.
+        masks: a slice, in the mean, in the shared form, and in the folded form where slices are folded when first used:
+            two bits a unit of each distinct mask, and the number of the slice's mask.
+        stored: a slice, in the mean, with the folded networks stored beside the masks.
+        separate: a slice, in the mean, as an ONNX file of its own that holds its folded network.
+        macs: multiply-adds of the folded networks, in the mean.
+        drawn: how many slices the last three were measured on.
+    """
+
+    slices: int
+    original: int
+    masks: float
+    stored: float
+    separate: float
+    macs: float
+    drawn: int
+
+    def total(self, a_slice: float) -> float:
+        """The whole family with the original, when a slice takes so much."""
+        return self.original + self.slices * a_slice
+
+
+def sizes(family: Family, drawn: int = DRAWN) -> Sizes:
+    """Measure a family; folded networks on slices at equal distances."""
+    from redy.slicing.export_onnx import slice_model  # noqa: PLC0415 - onnxruntime loads late
+
+    chosen = np.unique(np.linspace(0, len(family) - 1, min(drawn, len(family))).round().astype(np.int64))
+    masks = np.unique(family.slice_mask[chosen])
+    packed = family.folded if len(masks) == len(family.masks) and family.folded else family.pack(masks)
+    share = len(family.masks) / len(masks)
+    number = 2 if len(family.masks) <= 1 << 16 else 4
+    each = (family.masks.nbytes + len(family) * number) / len(family)
+    stored = sum(array.nbytes for array in packed.values()) * share / len(family)
+    separate = [len(slice_model(family, int(index), "folded").SerializeToString()) for index in chosen]
+    macs = [family.program(int(index), "folded").macs for index in chosen]
+    return Sizes(
+        slices=len(family),
+        original=len(family.original),
+        masks=each,
+        stored=each + stored,
+        separate=float(np.mean(separate)),
+        macs=float(np.mean(macs)),
+        drawn=len(chosen),
+    )
+
+
+def summary(family: Family) -> str:
+    """What a family holds and costs, in lines."""
+    share, macs, size = family.removed(), family.shared_macs(), sizes(family)
+    whole = family.whole.macs
+    partial = int((~family.complete).sum())
+    kept = size.stored if family.folded else size.masks
+    separate = size.slices * size.separate
+    drawn = "" if size.drawn == size.slices else f" (of {size.drawn} slices)"
+    lines = [
+        f"slices           {len(family)} ({len(family.masks)} distinct, {partial} partial)",
+        f"units not needed {share.mean():.1%} on average (median {np.median(share):.1%}, least {share.min():.1%})",
+        f"multiply-adds    shared {_share(macs.mean(), whole)}, folded {_share(size.macs, whole)}{drawn}",
+        f"bytes a slice    {size.masks:.0f} shared, or folded when first used",
+        f"                 {size.stored:.0f} folded and stored{drawn}",
+        f"                 {size.separate:.0f} as separate ONNX files{drawn}",
+        f"bytes in all     {size.total(kept):.0f} with the original's {size.original}, {_form(family)}",
+        f"                 {separate:.0f} as separate ONNX files, {separate / size.total(kept):.1f} times as much",
+    ]
+    return "\n".join(lines)
+
+
+def _share(part: NDArray[np.float64] | float, whole: int) -> str:
+    return f"{float(part) / max(1, whole):.1%}"
+
+
+def _form(family: Family) -> str:
+    if family.form == "shared":
+        return "shared form"
+    return "folded form, stored" if family.folded else "folded form, folded when first used"
