@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from redy.cli.workers import executor, worker_options
+from redy.cli.workers import check_exports, executor, export, worker_options
 from redy.errors import InputError, RedyError
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ def batch_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     store: Path | None,
     resume: bool,
     csv_path: Path | None,
+    parquet: Path | None,
     quiet: bool,
 ) -> None:
     """Reduce many models on many boxes: the rows of JOBS (.csv or .jsonl), or --models times --bounds.
@@ -118,6 +119,7 @@ def batch_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         raise InputError(f"{folder}: cannot be made a folder ({error.strerror}); choose another with -o") from error
     if (jobs_file is None) == (models is None) or (models is None) != (bounds is None):
         raise InputError("give either a file of jobs, or --models and --bounds")
+    check_exports(csv_path, parquet)
     options = {"preserve": preserve, "tolerance": tolerance, "time_limit": time_limit}
     given = {name: value for name, value in options.items() if value is not None}
     if jobs_file is not None:
@@ -138,8 +140,7 @@ def batch_command(  # noqa: PLR0913, PLR0917 - one parameter per option
             if not quiet:
                 click.echo(f"{done} of {len(listed)}: {_line(row)}", err=True)
         rows = list(results.rows())
-        if csv_path is not None:
-            results.export_csv(csv_path)
+        export(results, csv_path, parquet)
     _summarise(rows, path)
 
 

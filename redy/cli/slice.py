@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from redy.cli.workers import executor, worker_options
+from redy.cli.workers import check_exports, executor, export, worker_options
 from redy.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     store: Path | None,
     resume: bool,
     csv_path: Path | None,
+    parquet: Path | None,
     quiet: bool,
 ) -> None:
     """Cut a box into slices, find what MODEL does not need on each, and write the family of small networks.
@@ -79,6 +80,7 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     _check(splits, adaptive, budget, time_limit, layer, units)
     if store_folded and form != "folded":
         raise InputError("--store-folded: belongs to --form folded")
+    check_exports(csv_path, parquet)
     network = read_network(model)
     box = read_box(bounds, network.input.shape)
     target = model.with_suffix(".redy") if output is None else output
@@ -101,8 +103,7 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     with Store(path, COLUMNS, task.digests, resume=resume) as results:
         show = None if quiet else Reporter()
         records = run_slices(task, executor(jobs, scheduler), results, jobs=jobs, progress=show)
-        if csv_path is not None:
-            results.export_csv(csv_path)
+        export(results, csv_path, parquet)
     cut, records = merged(cut, records)
     family = choose_form(replace(Family.from_records(original, cut, records), front=front), form, store=store_folded)
     family.save(target)

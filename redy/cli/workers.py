@@ -8,19 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from redy.errors import InputError
+
 if TYPE_CHECKING:
     from redy.slicing.executor import Executor
+    from redy.slicing.store import Store
 
 _OPTIONS = (
     click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes."),
     click.option("--scheduler", help="Address of a Dask scheduler (tcp://host:8786) to run on instead."),
     click.option("--resume", is_flag=True, help="Go on with the results that the store holds."),
     click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Write the results as CSV, too."),
+    click.option("--parquet", type=click.Path(path_type=Path), help="Write them as Parquet, too (redy[parquet])."),
 )
 
 
 def worker_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command --jobs, --scheduler, --resume and --csv (as csv_path)."""
+    """Give a command --jobs, --scheduler, --resume, --csv (as csv_path) and --parquet."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -34,3 +38,26 @@ def executor(jobs: int, scheduler: str | None) -> Executor:
     if scheduler is not None:
         return Cluster(scheduler)
     return Here() if jobs == 1 else Processes(jobs)
+
+
+def check_exports(csv_path: Path | None, parquet: Path | None) -> None:
+    """Find out before the work whether its results can be written.
+
+    Raises:
+        InputError: a folder or pyarrow is missing.
+    """
+    from redy.slicing.store import require_parquet
+
+    for path in (csv_path, parquet):
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise InputError(f"{path}: cannot be written; name a file in an existing folder")
+    if parquet is not None:
+        require_parquet()
+
+
+def export(results: Store, csv_path: Path | None, parquet: Path | None) -> None:
+    """Write the results of a store in the forms asked for."""
+    if csv_path is not None:
+        results.export_csv(csv_path)
+    if parquet is not None:
+        results.export_parquet(parquet)

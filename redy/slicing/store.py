@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import itertools
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +20,22 @@ from redy.errors import InputError
 from redy.formats.files import write_atomically
 
 FORMAT = "1"
+GROUP = 1 << 16
+"""Rows of a Parquet row group."""
+
+
+def require_parquet() -> tuple[Any, Any]:
+    """The modules pyarrow and pyarrow.parquet.
+
+    Raises:
+        InputError: pyarrow is missing.
+    """
+    try:
+        import pyarrow as pa  # noqa: PLC0415 - an extra, and slow to load
+        from pyarrow import parquet  # noqa: PLC0415
+    except ImportError as error:
+        raise InputError("--parquet: needs pyarrow; install it with `pip install 'redy[parquet]'`") from error
+    return pa, parquet
 
 
 class Store:
@@ -113,13 +130,37 @@ class Store:
         yield from self._connection.execute(f"SELECT {names} FROM results ORDER BY 1")  # noqa: S608 - own names
 
     def export_csv(self, path: str | os.PathLike[str]) -> None:
-        """Every result as CSV with a header, bytes in hexadecimal; DuckDB, pandas and Arrow turn it into Parquet."""
+        """Every result as CSV with a header, bytes in hexadecimal."""
 
         def write(temporary: Path) -> None:
             with temporary.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 writer.writerow(self.columns)
                 writer.writerows([v.hex() if isinstance(v, bytes) else v for v in row] for row in self.rows())
+
+        write_atomically(path, write)
+
+    def export_parquet(self, path: str | os.PathLike[str]) -> None:
+        """Every result as Parquet, with the types of the store: int64, double, string, binary.
+
+        Raises:
+            InputError: pyarrow is missing.
+        """
+        pa, parquet = require_parquet()
+        types = {"INTEGER": pa.int64(), "REAL": pa.float64(), "TEXT": pa.string(), "BLOB": pa.binary()}
+        key, *_ = self.columns
+        schema = pa.schema(
+            pa.field(name, types[kind.split()[0]], nullable=name != key and "NOT NULL" not in kind)
+            for name, kind in self.columns.items()
+        )
+
+        def write(temporary: Path) -> None:
+            with parquet.ParquetWriter(temporary, schema) as writer:
+                rows = self.rows()
+                while group := list(itertools.islice(rows, GROUP)):
+                    columns = zip(zip(*group, strict=True), schema, strict=True)
+                    arrays = [pa.array(column, type=field.type) for column, field in columns]
+                    writer.write_batch(pa.record_batch(arrays, schema=schema))
 
         write_atomically(path, write)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,34 @@ def test_the_folded_form_is_kept_as_a_recipe_or_stored(folder: Path, capsys: pyt
     printed = capsys.readouterr().out
     assert "folded when first used" in printed
     assert f"g.redy: {Path('g.redy').stat().st_size} bytes" in printed
+
+
+def test_the_results_as_parquet(folder: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert sliced("--splits", "3", "-o", "f.redy", "--parquet", "f.parquet", "--csv", "f.csv") == 0
+    table = parquet.read_table("f.parquet")
+    types = dict(zip(table.column_names, map(str, table.schema.types), strict=True))
+    assert (types["slice"], types["mask"], types["seconds"]) == ("int64", "binary", "double")
+    rows = sqlite3.connect("f.redy.sqlite").execute("SELECT * FROM results ORDER BY 1").fetchall()
+    assert [tuple(row.values()) for row in table.to_pylist()] == rows
+    assert len(Path("f.csv").read_text().splitlines()) == len(rows) + 1
+    Path("jobs.csv").write_text('model,bounds\nm.onnx,"[-1,1]"\nbad.onnx,"[-1,1]"\n')
+    assert run(["batch", "jobs.csv", "-o", "out", "--parquet", "r.parquet", "--quiet"]) == 1
+    done, failed = parquet.read_table("r.parquet").to_pylist()
+    assert (done["status"], failed["status"]) == ("done", "failed")
+    assert isinstance(done["parameters_after"], int)
+    assert failed["parameters_after"] is None
+
+
+def test_parquet_without_pyarrow_is_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert sliced("--splits", "2", "-o", "f.redy", "--parquet", "f.parquet") == 2
+    error = capsys.readouterr().err
+    assert "redy[parquet]" in error
+    assert error.count("\n") == 1
+    assert not list(folder.glob("f.*"))
 
 
 def test_eval_prints_one_line_a_point(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
