@@ -1,8 +1,9 @@
-"""How large can rows of a condensed form become in absolute value? Best-first branch and bound on the input box.
+"""How large can rows of a condensed form become in absolute value? Branch and bound on the input box.
 
-The sub-boxes whose bound is farthest above the largest value found are cut first, a batch at a time, until for every
-row the bound is within `ratio` of the largest value found, or the budget ends. A bound is sound whenever the search
-stops.
+Best first to begin with: the sub-boxes whose bound is farthest above the largest value found are cut first, a batch at
+a time. That finds the largest values soon, and is enough for most questions. Where it is not, thresholds near the
+largest value found are proved depth first (`threshold`), which costs a tenth per sub-box. Both end when for every row
+the bound is within `ratio` of the largest value found, or the budget ends. A bound is sound whenever the search stops.
 """
 
 from __future__ import annotations
@@ -10,19 +11,24 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from redy.bounds.branch import Rows
+from redy.bounds.climb import Met
+from redy.bounds.rounding import UNIT
+from redy.bounds.threshold import Thresholds
 from redy.model import Array
 
 RATIO = 1.05
+BOXES = 4_000
+"""Sub-boxes that are cut best first."""
+WORK = 1_500_000_000
+"""Work of the engine on thresholds (see `redy.bounds.descent`), a few seconds."""
 _BATCH = 64
-_STEPS = 14
-"""Halvings of the step of the local search."""
+_STARTS = 3
+"""Points from which local search starts, per row."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,8 +55,10 @@ def largest(
     points: Array,
     *,
     ratio: float = RATIO,
-    enough: float = 0.0,
-    budget: int = 20_000,
+    enough: float | Array = 0.0,
+    known: Array | None = None,
+    boxes: int = BOXES,
+    work: int = WORK,
     deadline: float | None = None,
 ) -> Largest:
     """Bound |row| for the rows behind the variables' rows.
@@ -58,58 +66,38 @@ def largest(
     Args:
         rows: a condensed form on its box with the rows in question.
         points: (m, n) points of the box to start from, m >= 1.
-        ratio: how near bound and largest value found must come.
-        enough: a bound at most this large needs no tightening.
-        budget: sub-boxes, at most (deterministic).
+        ratio: how near bound and largest value met must come.
+        enough: a bound at most this large needs no tightening; one number or one per row.
+        known: (r,) thresholds that are likely to hold; they are tried before others.
+        boxes: sub-boxes cut best first, at most (deterministic).
+        work: of the engine on thresholds, at most (deterministic).
         deadline: `time.monotonic()` at which the search ends.
     """
-    search = _Best(rows, ratio, enough)
-    search.see(points)
-    search.climb()
-    root = rows.lower.copy(), rows.upper.copy(), rows.zlo.copy(), rows.zhi.copy()
-    search.bound(*root, np.full((1, search.count), np.inf))
-    while search.heap and search.boxes < budget and (deadline is None or time.monotonic() < deadline):
-        search.cut(min(_BATCH, max(1, (budget - search.boxes) // 2)))
-    return search.result()
+    met = Met(rows)
+    met.climb(points, _STARTS)
+    # What rounding alone may be cannot be tightened by cutting.
+    extra = slice(rows.variables, None)
+    floor = np.maximum(enough, 4 * (rows.e[extra] + 8 * (rows.count + 8) * UNIT * rows.base[extra]))
+    best = _Best(rows, met, floor, ratio)
+    while best.heap and best.boxes < boxes and (deadline is None or time.monotonic() < deadline):
+        best.cut(min(_BATCH, max(1, (boxes - best.boxes) // 2)))
+    last = Thresholds(rows, met, best.result(), floor, ratio)
+    last.tighten(work, deadline, known)
+    bound = np.maximum(last.bound.max(axis=0), 0.0)
+    complete = bool((bound <= np.maximum(ratio * met.values, floor)).all())
+    return Largest(bound, met.values, met.points, best.boxes + last.boxes, complete)
 
 
 class _Best:
     """The open sub-boxes in a heap, the largest excess on top."""
 
-    def __init__(self, rows: Rows, ratio: float, enough: float) -> None:
-        self.rows, self.ratio = rows, ratio
-        self.count, self.boxes = rows.count - rows.variables, 0
-        # What rounding alone may be cannot be tightened by cutting.
-        self.floor = np.maximum(enough, rows.doubt[rows.variables :])
-        self.found, self.points = np.zeros(self.count), np.repeat(rows.lower, self.count, axis=0)
-        self.closed = np.zeros(self.count)
+    def __init__(self, rows: Rows, met: Met, floor: Array, ratio: float) -> None:
+        self.rows, self.met, self.floor, self.ratio, self.boxes = rows, met, floor, ratio, 0
+        self.closed = np.zeros(met.count)
         self.heap: list[tuple[float, int, Array, tuple[Array, ...], int]] = []
         self.number = itertools.count()
-
-    @property
-    def target(self) -> Array:
-        """(r,) a bound at most this large needs no tightening."""
-        return np.maximum(self.ratio * self.found, self.floor)
-
-    def see(self, points: Array) -> None:
-        """Evaluate points (m, n)."""
-        values = np.abs(self.rows.evaluate(points)[:, self.rows.variables :])
-        best = values.argmax(axis=0)
-        top = values[best, np.arange(self.count)]
-        better = top > self.found
-        self.found, self.points = (
-            np.where(better, top, self.found),
-            np.where(better[:, None], points[best], self.points),
-        )
-
-    def climb(self) -> None:
-        """A local search from the best point of every row."""
-        lower, upper = self.rows.lower[0], self.rows.upper[0]
-        for k in range(self.count):
-            self.see(climb(partial(self._size, k), lower, upper, self.points[k])[None])
-
-    def _size(self, row: int, points: Array) -> Array:
-        return np.asarray(np.abs(self.rows.evaluate(points)[:, self.rows.variables + row]))
+        root = rows.lower.copy(), rows.upper.copy(), rows.zlo.copy(), rows.zhi.copy()
+        self.bound(*root, np.full((1, met.count), np.inf))
 
     def bound(self, lo: Array, hi: Array, zlo: Array, zhi: Array, inherited: Array) -> None:
         """Bound sub-boxes; open ones go on the heap, the others count for the result."""
@@ -119,7 +107,7 @@ class _Best:
         self.boxes += len(lo)
         bounds = np.minimum(np.maximum(np.abs(low), np.abs(high)), inherited)
         middle = lo + (hi - lo) / 2
-        self.see(np.concatenate([middle, vertex]))
+        self.met.see(np.concatenate([middle, vertex]))
         splittable = (lo < middle) & (middle < hi)
         smear = np.where(splittable, np.maximum(smear, 0), -1.0)
         for k in range(len(lo)):
@@ -132,7 +120,7 @@ class _Best:
 
     def excess(self, bounds: Array) -> float:
         """By how much the bounds exceed what is wanted, relative to it, for the worst row."""
-        target = self.target
+        target = np.maximum(self.ratio * self.met.values, self.floor)
         over = bounds - target
         return float((over / np.maximum(target, 1e-300)).max(initial=-1.0))
 
@@ -153,36 +141,9 @@ class _Best:
             hi[2 * k, axis] = lo[2 * k + 1, axis] = middle
         self.bound(lo, hi, zlo, zhi, np.repeat(np.stack([bounds for _, _, bounds in taken]), 2, axis=0))
 
-    def result(self) -> Largest:
-        """The bounds over closed and open sub-boxes."""
+    def result(self) -> Array:
+        """(r,) the bounds over closed and open sub-boxes."""
         bound = self.closed
         for _, _, bounds, _, _ in self.heap:
             bound = np.maximum(bound, bounds)
-        return Largest(bound, self.found, self.points, self.boxes, bool((bound <= self.target).all()))
-
-
-def climb(value: Callable[[Array], Array], lower: Array, upper: Array, start: Array) -> Array:
-    """A point (n,) of the box where `value` ((m, n) -> (m,)) is at least as large as at `start`.
-
-    Pattern search (Hooke and Jeeves, J. ACM 8, 1961): one step along every input in both directions, the best is kept,
-    and the step halves when none is better. It needs no derivative, so kinks do not trouble it.
-    """
-    point, best = start.copy(), float(value(start[None])[0])
-    step = 0.5
-    free = np.flatnonzero(upper > lower)
-    for _ in range(4 * _STEPS):
-        moves = np.repeat(point[None], 2 * free.size, axis=0)
-        shift = step * (upper - lower)[free]
-        rows = np.arange(free.size)
-        moves[rows, free] += shift
-        moves[free.size + rows, free] -= shift
-        moves = np.clip(moves, lower, upper)
-        values = value(moves)
-        k = int(values.argmax()) if len(values) else -1
-        if k >= 0 and values[k] > best:
-            point, best = moves[k], float(values[k])
-        else:
-            step /= 2
-            if step < 2.0**-_STEPS:
-                break
-    return point
+        return bound

@@ -35,10 +35,13 @@ def state(problem: Problem, known: Known, small: Network, shrunk: Shrunk) -> Gua
     trusted = tuple(dict.fromkeys(name for names in believed for name in names))
     analytic = error_bound(problem, known, small, shrunk)
     tight = None if problem.options.preserve != "tolerance" else tight_error(problem, known, small, shrunk)
-    error = analytic if tight is None else _smaller(tight[0], analytic)
+    error = analytic if tight is None else _smaller(tight.bound, analytic)
     _require(problem, known, error, small, shrunk)
     largest = None if error is None else max((float(np.max(e)) for e in error.values() if e.size), default=0.0)
     size = "by an amount that redy does not bound" if largest is None else f"by at most {largest:.3g}"
+    if tight is not None:
+        met = max((float(np.max(e)) for e in tight.found.values() if e.size), default=0.0)
+        size = f"{size} (the largest difference met is {met:.3g})"
     if any(finding.kind != "phase" for finding in known.findings) and not known.claims:
         raise CheckFailed("a criterion removed units without saying what that preserves; nothing was written")
     cause = f", which is what folding and rounding the weights to {problem.network.weight_dtype} changes"
@@ -50,8 +53,8 @@ def state(problem: Problem, known: Known, small: Network, shrunk: Shrunk) -> Gua
         statement = "No unit was removed; only what holds for every input was simplified. " + statement
     statement = " ".join([*known.claims, statement])
     belief = f" Trusted and not re-derived: {', '.join(trusted)}." if trusted else " Nothing is taken on trust."
-    found = {} if tight is None else tight[1]
-    return Guarantee(statement + belief, problem.options.preserve, error, trusted, analytic, found)
+    found, points = ({}, {}) if tight is None else (tight.found, tight.points)
+    return Guarantee(statement + belief, problem.options.preserve, error, trusted, analytic, found, points)
 
 
 def _smaller(tight: Mapping[str, Array], analytic: Mapping[str, Array] | None) -> Mapping[str, Array]:

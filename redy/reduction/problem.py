@@ -107,6 +107,7 @@ class Guarantee:
         analytic: the same by adding up what every single line and every rounding may change (`redy.rewrite.deviation`).
         found: the largest |reduced - original| met while the bound was tightened; empty where it was not.
         trusted: what was believed and not re-derived by redy.
+        points: per output (*its shape, *input shape): where `found` was met.
     """
 
     statement: str
@@ -115,6 +116,7 @@ class Guarantee:
     trusted: tuple[str, ...]
     analytic: Mapping[str, Array] | None = None
     found: Mapping[str, Array] = field(default_factory=dict)
+    points: Mapping[str, Array] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

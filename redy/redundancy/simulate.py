@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from redy.bounds.maximise import climb
+from redy.bounds.climb import climb
 from redy.model import Activate, Affine, Array, Box, Line, Network, Unit
 from redy.redundancy.query import outputs
 

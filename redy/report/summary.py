@@ -200,6 +200,8 @@ def _guarantee(reduction: Reduction) -> dict[str, Any]:
         "preserve": guarantee.preserve,
         "error": _listed(guarantee.error),
         "analytic": _listed(guarantee.analytic),
+        "found": _listed(guarantee.found),
+        "found_at": _listed(guarantee.points),
         "trusted": list(guarantee.trusted),
     }
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redy.bounds.branch import Rows
+from redy.bounds.climb import climb
 from redy.bounds.difference import bounded, join, nearest
-from redy.bounds.maximise import climb, largest
+from redy.bounds.maximise import largest
 from redy.errors import InputError
 from redy.model import Affine, Dense, Finding, Line, Network, Proof, Proved, Term, Unit
 from redy.model.functions import relu
@@ -70,7 +71,7 @@ def test_bounds_of_the_difference_hold_in_rational_arithmetic(rng, function, coa
     joint = join(first, second, box, {}, pairs)
     low, high = bounded(joint.condensed, joint.apart)
     rows = Rows.of(joint.condensed, joint.apart)
-    found = largest(rows, box.sample(16, rng), budget=200)
+    found = largest(rows, box.sample(16, rng), boxes=int(rng.choice([0, 200])), work=int(rng.choice([0, 10**7])))
     for point in grid(box.lower, box.upper, 4):
         for k, value in enumerate(apart(first, second, point)):
             assert Fraction(float(low[k])) <= value <= Fraction(float(high[k]))
@@ -134,12 +135,47 @@ def test_the_largest_difference_is_found_within_the_ratio():
     network, box = random_network(rng, (3, 12, 12, 3), relu()), random_box(rng, 3)
     second = lined(network, rng)
     joint = join(network, second, box, {})
-    found = largest(Rows.of(joint.condensed, joint.apart), box.sample(100, rng), budget=20_000)
+    found = largest(Rows.of(joint.condensed, joint.apart), box.sample(100, rng), boxes=4_000)
     points = box.sample(20_000, rng)
     sampled = np.abs(network.evaluate(points) - second.evaluate(points)).max(axis=0)
     assert found.complete
     assert (found.bound <= 1.05 * found.found).all()
     assert (sampled <= found.found * (1 + 1e-9)).all()
+
+
+def test_thresholds_alone_come_within_the_ratio_too():
+    rng = np.random.default_rng(3)
+    network, box = random_network(rng, (3, 12, 12, 3), relu()), random_box(rng, 3)
+    second = lined(network, rng)
+    rows = Rows.of((joint := join(network, second, box, {})).condensed, joint.apart)
+    usual, alone = (largest(rows, box.sample(100, rng), boxes=boxes) for boxes in (4_000, 0))
+    assert alone.complete
+    assert (alone.bound <= 1.05 * alone.found).all()
+    assert (usual.found <= alone.bound * (1 + 1e-9)).all()
+    assert (alone.found <= usual.bound * (1 + 1e-9)).all()
+
+
+def test_known_thresholds_are_proved_first_and_a_budget_that_ends_leaves_a_bound():
+    rng = np.random.default_rng(5)
+    network, box = random_network(rng, (3, 12, 12, 3), relu()), random_box(rng, 3)
+    second = lined(network, rng)
+    rows = Rows.of((joint := join(network, second, box, {})).condensed, joint.apart)
+    exact = largest(rows, box.sample(100, rng))
+    start = largest(rows, box.center.reshape(1, -1), boxes=0, work=0)
+    hinted = largest(rows, box.sample(100, rng), boxes=0, work=600_000, known=1.5 * exact.found)
+    assert (start.bound > 2 * exact.found).any()
+    assert (hinted.bound <= 1.5 * exact.found).all()
+    wrong = largest(rows, box.sample(100, rng), boxes=0, work=600_000, known=0.5 * exact.found)
+    assert (wrong.bound >= exact.found * (1 - 1e-9)).all()
+
+
+def test_equal_networks_do_not_differ():
+    rng = np.random.default_rng(4)
+    network, box = random_network(rng, (3, 8, 8, 3), relu()), random_box(rng, 3)
+    rows = Rows.of((joint := join(network, network, box, {})).condensed, joint.apart)
+    found = largest(rows, box.sample(100, rng))
+    assert found.complete
+    assert (found.bound < 1e-9).all()
 
 
 def test_networks_that_do_not_fit_are_refused():

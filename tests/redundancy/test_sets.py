@@ -131,6 +131,13 @@ def test_tolerance_mode_bounds_the_written_network(rng, tolerance):
     apart = np.abs(network.evaluate(points) - reduction.network.evaluate(points)).max(axis=0)
     assert (apart <= error + EXACT).all()
     assert (error <= tolerance).all()
+    found, where = (
+        values[network.outputs[0].name] for values in (reduction.guarantee.found, reduction.guarantee.points)
+    )
+    assert box.contains(where).all()
+    apart = np.abs(network.evaluate(where) - reduction.network.evaluate(where)).diagonal()
+    np.testing.assert_allclose(found, apart, atol=EXACT)
+    assert (found <= error + EXACT).all()
 
 
 def test_a_constant_decision_gives_a_constant_network():
