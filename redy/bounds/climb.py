@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import numba
 import numpy as np
+from numpy.typing import NDArray
 
 from redy.bounds.branch import Rows
+from redy.bounds.descent import DEPTH
 from redy.model import Array
 
-_STEPS = 14
+_STEPS = 16
 """Halvings of the step of the local search."""
+_POLLS = 4 * _STEPS
 
 
 class Met:
@@ -48,28 +52,70 @@ class Met:
         return np.asarray(np.abs(self.rows.evaluate(points)[:, self.rows.variables + row]))
 
 
+def deepest(tree: NDArray[np.int16], lower: Array, upper: Array) -> Array:
+    """The middle (n,) of the smallest sub-box of a search's tree (see `redy.bounds.branch.Found`).
+
+    A depth-first search that ends with sub-boxes too small to cut is near a point that refutes what was asked, or comes
+    within rounding of it: on a kink, which neither middles nor corners hit.
+    """
+    return np.asarray(_deepest(tree, lower, upper))
+
+
+@numba.njit(cache=True)
+def _deepest(tree, lower, upper):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - numba infers types
+    n = len(lower)
+    lo, hi = np.zeros((DEPTH + 3, n)), np.zeros((DEPTH + 3, n))
+    depth = np.zeros(DEPTH + 3, np.int64)
+    lo[0], hi[0] = lower, upper
+    best, middle, top = -1, lower.copy(), 1
+    for axis in tree:
+        if top == 0:
+            break
+        s = top - 1
+        if depth[s] > best:
+            best = depth[s]
+            for i in range(n):
+                middle[i] = lo[s, i] + (hi[s, i] - lo[s, i]) / 2
+        if axis < 0:
+            top -= 1
+            continue
+        cut = lo[s, axis] + (hi[s, axis] - lo[s, axis]) / 2
+        lo[s + 1], hi[s + 1] = lo[s], hi[s]
+        depth[s] += 1
+        depth[s + 1] = depth[s]
+        lo[s, axis], hi[s + 1, axis] = cut, cut
+        top += 1
+    return middle
+
+
 def climb(value: Callable[[Array], Array], lower: Array, upper: Array, start: Array) -> Array:
     """A point (n,) of the box where `value` ((m, n) -> (m,)) is at least as large as at `start`.
 
-    Pattern search (Hooke and Jeeves, J. ACM 8, 1961): one step along every input in both directions, the best is kept,
-    and the step halves when none is better. It needs no derivative, so kinks do not trouble it.
+    Pattern search (Hooke and Jeeves, J. ACM 8, 1961): one step along every direction both ways, the best is kept, and
+    the step halves when none is better. It needs no derivative, so kinks do not trouble it; on a ridge no step along
+    an input goes up, so that random directions are polled as well (Audet and Dennis, SIAM J. Optim. 17, 2006). They
+    are the same in every run.
     """
+    rng = np.random.default_rng(0)
     point, best = start.copy(), float(value(start[None])[0])
     step = 0.5
     free = np.flatnonzero(upper > lower)
-    for _ in range(4 * _STEPS):
-        moves = np.repeat(point[None], 2 * free.size, axis=0)
-        shift = step * (upper - lower)[free]
-        rows = np.arange(free.size)
-        moves[rows, free] += shift
-        moves[free.size + rows, free] -= shift
+    width, last = (upper - lower)[free], np.zeros(free.size)
+    for _ in range(_POLLS if free.size else 0):
+        random = rng.normal(size=(2 * free.size, free.size))
+        random /= np.abs(random).max(axis=1, keepdims=True)
+        directions = np.concatenate([np.eye(free.size), random])
+        moves = np.repeat(point[None], 2 * len(directions) + 1, axis=0)
+        moves[:, free] += np.concatenate([step * width * directions, -step * width * directions, last[None]])
         moves = np.clip(moves, lower, upper)
         values = value(moves)
-        k = int(values.argmax()) if len(values) else -1
-        if k >= 0 and values[k] > best:
+        k = int(values.argmax())
+        if values[k] > best:
+            # What went up is tried again, twice as far.
+            last = 2 * (moves[k] - point)[free]
             point, best = moves[k], float(values[k])
+        elif step < 2.0**-_STEPS:
+            break
         else:
-            step /= 2
-            if step < 2.0**-_STEPS:
-                break
+            last, step = np.zeros(free.size), step / 2
     return point

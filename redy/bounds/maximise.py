@@ -22,10 +22,10 @@ from redy.bounds.threshold import Thresholds
 from redy.model import Array
 
 RATIO = 1.05
-BOXES = 4_000
+BOXES = 2_000
 """Sub-boxes that are cut best first."""
-WORK = 1_500_000_000
-"""Work of the engine on thresholds (see `redy.bounds.descent`), a few seconds."""
+WORK = 4_000_000_000
+"""Work of the engine on thresholds (see `redy.bounds.descent`), some ten seconds."""
 _BATCH = 64
 _STARTS = 3
 """Points from which local search starts, per row."""

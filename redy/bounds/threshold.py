@@ -1,9 +1,10 @@
 """Bounds of |row| on a box, sharper than bounding alone gives them: thresholds that one compiled search proves.
 
-The largest value met, times a little, is a threshold t. One search (`redy.bounds.branch`) asks for all rows whether
-|row| <= t everywhere: where it proves that, t is a bound within the wanted ratio; where a point refutes it, local
-search climbs on from there and the threshold grows; where its share of the budget ends first, t is bisected on a
-logarithmic scale towards the bound that is known.
+The largest value met, times a little, is the goal. One search (`redy.bounds.branch`) asks for all rows whether
+|row| <= t everywhere, with t half way (on a logarithmic scale) from the bound that is known down to the goal: each such
+step costs several times what the one before did, so that little is lost when the budget ends. Where a search proves t,
+it is the next bound; where a point refutes it, local search climbs on from there and the goal grows; where sub-boxes
+stay open, the next t lies above it. The row with the largest values comes first: its bound is that of the whole.
 """
 
 from __future__ import annotations
@@ -14,16 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redy.bounds.branch import LOWER, UPPER, Clause, Rows, Search
-from redy.bounds.climb import Met
+from redy.bounds.climb import Met, deepest
 from redy.bounds.rounding import GROW, UNIT
 from redy.model import Array
 
 AIM = 1.01
 """The ratio that is tried first, so that a weaker attack than the one here still comes near to the ratio wanted."""
-_SHARES = 6
-"""Searches that may end without an answer."""
-_NEAR = 1.1
-"""A threshold this near below a known bound is not worth a search of its own."""
+_NEAR = 1.03
+"""From a bound this near above the goal the next step goes straight to it."""
 _ATTEMPTS = 100
 
 
@@ -49,21 +48,24 @@ class Thresholds:
             deadline: `time.monotonic()` at which the search ends.
             known: (r,) thresholds that are likely to hold and are tried before all others.
         """
-        share = max(1, budget // _SHARES)
         if known is not None:
-            self._ask(np.where(self.bound > known, known, np.inf), share, deadline)
-        for _ in range(_ATTEMPTS):
-            late = deadline is not None and time.monotonic() > deadline
-            if late or self.work >= budget or not self._ask(self._next(), min(share, budget - self.work), deadline):
-                break
+            self._ask(np.where(self.bound > known, known, np.inf), budget, deadline)
+        for common in (True, False):
+            for _ in range(_ATTEMPTS):
+                late = deadline is not None and time.monotonic() > deadline
+                if late or self.work >= budget or not self._ask(self._next(common), budget - self.work, deadline):
+                    break
 
-    def _next(self) -> Array:
-        """(2, r) what to ask next, infinite where a row needs no more."""
-        aims = [np.maximum(factor * self.met.values, self.floor) for factor in (min(AIM, self.ratio), self.ratio)]
-        between = np.sqrt(np.maximum(self.failed, self.floor) * self.bound)
-        between = np.where(self.bound > _NEAR * self.failed, between, np.inf)
-        asked = np.where(self.failed < aims[0], aims[0], np.where(self.failed < aims[1], aims[1], between))
-        return np.where(self.bound > np.maximum(aims[0], asked), asked, np.inf)
+    def _next(self, common: bool) -> Array:
+        """(2, r) what to ask next, inf where a row needs no more; `common`: the largest row's goal is all rows'."""
+        values = np.full(self.met.count, self.met.values.max(initial=0.0)) if common else self.met.values
+        aim, goal = (np.maximum(factor * values, self.floor) for factor in (min(AIM, self.ratio), self.ratio))
+        # Where a search for `failed` ended with open sub-boxes, what is left is the gap above it.
+        low = np.where(self.failed < aim, aim, np.where(self.failed < goal, goal, self.failed))
+        step = np.sqrt(low * self.bound)
+        asked = np.where((self.bound <= _NEAR * low) & (low > self.failed), low, step)
+        done = (self.bound <= aim) | ((self.failed >= aim) & (self.bound <= np.maximum(goal, _NEAR**2 * self.failed)))
+        return np.where(done, np.inf, asked)
 
     def _ask(self, thresholds: Array, budget: int, deadline: float | None) -> bool:
         """One search for all rows whose threshold (2, r) is finite; False if there is none."""
@@ -75,13 +77,15 @@ class Thresholds:
         found = Search(laid, clauses, cap=budget, budget=budget, deadline=deadline).run()
         self.boxes, self.work = self.boxes + found.boxes, self.work + found.work
         self.bound[sides[found.proved], which[found.proved]] = limits[found.proved]
-        self.failed[sides[found.open], which[found.open]] = limits[found.open]
         before = self.met.values.copy()
         if found.refuted:
             self.met.climb(np.stack(list(found.refuted.values())))
-        for c in found.refuted:
+        if found.open and found.work < budget:
+            # Sub-boxes became too small to cut: the threshold is met or passed there, on a kink that no corner hits.
+            self.met.climb(deepest(found.tree, self.rows.lower[0], self.rows.upper[0])[None])
+        for c in (*found.refuted, *found.open):
             # A value within rounding of the threshold would be asked about for ever.
-            if self.met.values[which[c]] <= before[which[c]]:
+            if self.met.values[which[c]] <= max(before[which[c]], limits[c]):
                 self.failed[sides[c], which[c]] = limits[c]
         return True
 

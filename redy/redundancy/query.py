@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from redy.bounds.branch import LOWER, UPPER, Clause, Found, Rows, Search
+from redy.bounds.climb import climb, deepest
 from redy.bounds.condensed import Intervals, condense
 from redy.bounds.difference import Joint, Pairs, join, stack
 from redy.bounds.linear import form_bounds
@@ -136,12 +138,19 @@ def ask(query: Query, *, budget: int = WORK, deadline: float | None = None) -> V
     """
     joint = join(query.original, query.reduced, query.box, query.known, query.pairs)
     if isinstance(query.claim, Within):
-        return _judged(query, _within(joint, query.claim, budget, deadline))
-    return _judged(query, _same_winner(joint, query.claim, budget, deadline))
+        found = _within(joint, query.claim, budget, deadline)
+    else:
+        found = _same_winner(joint, query.claim, budget, deadline)
+    return _judged(query, found, stuck=bool(found.open) and found.work < budget)
 
 
-def _judged(query: Query, found: Found) -> Verdict:
+def _judged(query: Query, found: Found, *, stuck: bool) -> Verdict:
     points = [query.box.clip(point.reshape(1, *query.box.shape))[0] for point in found.refuted.values()]
+    if stuck and not points:
+        lower, upper = query.box.lower.ravel(), query.box.upper.ravel()
+        start = deepest(found.tree, lower, upper)
+        points = [climb(partial(violation, query), lower, upper, start).reshape(query.box.shape)]
+        points = [point for point in points if violation(query, point[None])[0] > 0]
     if points:
         worst = violation(query, np.stack(points))
         if worst.max() > 0:

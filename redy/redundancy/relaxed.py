@@ -5,8 +5,8 @@ units and add up bounds. Here the whole set is found by a counterexample loop: g
 effects (`redy.redundancy.simulate`), verify it with one query on the joint condensed form, add the witness to the
 points, guess again. The error of the set is thus its real joint error, not a sum of worst cases.
 
-Lines start as the best ones on the range that points show of the unit; whatever the line, the query decides, and the
-error stated with a finding is its largest distance from the activation on the sound range.
+Lines are the best ones on the range that points and ascent show of the unit; whatever the line, the query decides, and
+the error stated with a finding is its largest distance from the activation on the sound range.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from functools import partial
 
 import numpy as np
 
-from redy.bounds.condensed import Intervals
+from redy.bounds.ascent import smallest
+from redy.bounds.branch import LOWER, UPPER, Rows
+from redy.bounds.condensed import Intervals, condense
+from redy.errors import Unsupported
 from redy.model import Activate, Array, Box, Finding, Line, Network, Proof, Proved, Refuted, Unit, Verdict
-from redy.redundancy.lines import line_error, minimax_line, unit_function
+from redy.redundancy.lines import line_error, spare_line, unit_function
 from redy.redundancy.query import Claim, Query, Within, ask, outputs, violation
 from redy.redundancy.simulate import ascend, effects, guess
 from redy.rewrite import Refusal, apply_findings
@@ -114,7 +117,8 @@ def find_relaxed(facts: Facts, tolerance: Array, asker: Asker | None = None) -> 
         tolerance: one positive number per output element, flattened.
         asker: answers queries; the branching engine by default.
     """
-    lines = {unit: _first_line(facts, unit) for unit in facts.open_units()}
+    units = facts.open_units()
+    lines = {unit: _first_line(facts.network, unit, reach) for unit, reach in met_ranges(facts, units).items()}
     search = SetSearch(facts, Within(tolerance), "relaxed", asker or facts.ask)
     return search.run(lines, lambda points: _loads(facts.network, points, lines, tolerance))
 
@@ -126,13 +130,40 @@ def _loads(network: Network, points: Array, lines: Mapping[Unit, Line], toleranc
     return np.concatenate([flat, -flat])
 
 
-def _first_line(facts: Facts, unit: Unit) -> Line:
-    """The best line on the range met at points (the sound range where none was met)."""
-    node = facts.network.by_name[unit.node]
+def _first_line(network: Network, unit: Unit, reach: tuple[float, float]) -> Line:
+    node = network.by_name[unit.node]
     assert isinstance(node, Activate)
-    values = facts.network.trace(facts.points[:POINTS], keep=[node.source])[node.source]
-    z = values.reshape(len(values), -1)[:, unit.index]
-    return minimax_line(unit_function(node, unit.index), float(z.min()), float(z.max()))
+    return spare_line(unit_function(node, unit.index), *reach)
+
+
+def met_ranges(facts: Facts, units: Sequence[Unit]) -> dict[Unit, tuple[float, float]]:
+    """The smallest and largest pre-activation of units met at points and by ascent; the real range is wider.
+
+    A line that fits the points alone can be far off in a corner that no point reaches: its error there is large, and
+    nobody who samples sees it.
+    """
+    values = facts.network.trace(facts.points[:POINTS])
+    ranges = {}
+    for unit in units:
+        node = facts.network.by_name[unit.node]
+        assert isinstance(node, Activate)
+        z = values[node.source].reshape(len(values[node.source]), -1)[:, unit.index]
+        ranges[unit] = float(z.min()), float(z.max())
+    try:
+        condensed = condense(facts.network, facts.box, facts.intervals).condensed
+    except Unsupported:
+        return ranges
+    count = len(condensed.variables)
+    met = smallest(Rows.of(condensed), [(row, side) for side in (LOWER, UPPER) for row in range(count)])
+    for variable, low, high in zip(condensed.variables, met[:count], met[count:], strict=True):
+        unit = Unit(variable.node, variable.element)
+        if unit in ranges:
+            node = facts.network.by_name[unit.node]
+            assert isinstance(node, Activate)
+            shift = float(unit_function(node, unit.index).breakpoints[variable.breakpoint])
+            begin, end = ranges[unit]
+            ranges[unit] = min(begin, low + shift), max(end, high + shift)
+    return ranges
 
 
 class SetSearch:

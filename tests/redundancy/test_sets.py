@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from drawing import FUNCTIONS, generators, random_box, random_network
@@ -8,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redy.errors import InputError
-from redy.model import Affine, Box, Dense, Finding, Line, Network, Port, Proof, Proved, Term, Unit
+from redy.model import Activate, Affine, Box, Dense, Finding, Line, Network, Port, Proof, Proved, Term, Unit
 from redy.model.functions import relu
 from redy.reduction import reduce
 from redy.redundancy.forward import find_forward
-from redy.redundancy.lines import line_error, minimax_line
+from redy.redundancy.lines import line_error, minimax_line, spare_line, unit_function
 from redy.redundancy.phase import PhaseSettings, find_phases
-from redy.redundancy.relaxed import Facts, find_relaxed
+from redy.redundancy.relaxed import Facts, find_relaxed, met_ranges
 from redy.redundancy.seen import sample_points, seen_at
 from redy.redundancy.simulate import effects, guess
 from redy.rewrite import apply_findings
@@ -40,6 +42,30 @@ def test_the_minimax_line_has_no_better_neighbour(name, lower, width):
         for shift in (-1e-2, 0, 1e-2):
             other = Line(line.slope + slope, line.intercept + shift)
             assert line_error(function, lower, upper, other) >= error - 1e-12
+
+
+def test_a_line_with_the_slope_of_a_piece_is_taken_where_it_is_nearly_as_good():
+    """On [-20, 1] a constant has error 1/2, the best line 10/21; on [-1, 1] they are 1/2 and 1/4."""
+    one = unit_function(Activate("a", "z", relu(), (1,)), 0)
+    assert spare_line(one, -20.0, 1.0) == Line(0.0, 0.5)
+    assert spare_line(one, -1.0, 20.0) == Line(1.0, 0.5)
+    assert spare_line(one, -1.0, 1.0) == minimax_line(one, -1.0, 1.0)
+
+
+def test_lines_fit_the_range_that_ascent_finds_and_not_only_that_of_the_points():
+    rng = np.random.default_rng(8)
+    network, box = random_network(rng, (3, 8, 8, 2), relu()), random_box(rng, 3)
+    facts = replace(facts_of(network, box), points=box.sample(3, rng))
+    ranges = met_ranges(facts, facts.open_units())
+    wide = seen_at(network, box.sample(20_000, rng))
+    for unit, (low, high) in ranges.items():
+        begin, end = (float(e[unit.index]) for e in facts.intervals[unit.node])
+        assert begin - EXACT <= low <= high <= end + EXACT
+    covered = [
+        low <= wide[unit.node][0][unit.index] + 1e-3 and high >= wide[unit.node][1][unit.index] - 1e-3
+        for unit, (low, high) in ranges.items()
+    ]
+    assert np.mean(covered) > 0.8
 
 
 def test_the_line_of_a_relu_is_the_published_one():
