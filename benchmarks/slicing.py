@@ -26,12 +26,13 @@ from redy import Box, Family
 from redy.formats.onnx_read import read_network
 from redy.formats.onnx_write import write_network
 from redy.rewrite import fuse
-from redy.slicing.adaptive import adaptive_cut
+from redy.slicing.adaptive import REFINED, adaptive_cut
 from redy.slicing.cuts import Cut, GridCut
 from redy.slicing.executor import Here, Processes, chunked
 from redy.slicing.export_c import c_source, program_source
 from redy.slicing.export_onnx import flat_model, session
 from redy.slicing.program import program_of
+from redy.slicing.pruning import pruned
 from redy.slicing.run import COLUMNS
 from redy.slicing.store import Store
 from redy.slicing.work import SliceOptions, SliceRecord, SliceWork
@@ -53,13 +54,14 @@ def main() -> None:
     )
     parser.add_argument("--work", type=int, default=300_000_000, help="search per slice, for adaptive")
     parser.add_argument("--drawn", type=int, default=100, help="points whose slices are searched, for adaptive")
+    parser.add_argument("--jobs", type=int, default=2, help="processes, for adaptive")
     arguments = parser.parse_args()
     network = read_network(MODEL)
     box = Box(np.reshape(LOWER, network.input.shape), np.reshape(UPPER, network.input.shape))
     if arguments.what == "store":
         of_store(arguments.store, GridCut.of(box, (8,) * 5), arguments.slices, arguments.points)
     elif arguments.what == "adaptive":
-        adaptive(box, arguments.grid, arguments.work, arguments.drawn)
+        adaptive(box, arguments.grid, arguments.work, arguments.drawn, arguments.jobs)
     else:
         overhead()
 
@@ -198,29 +200,37 @@ def speed(family: Family, drawn: np.ndarray, count: int = 100_000) -> None:
             )
 
 
-def adaptive(box: Box, parts: int, work: int, count: int) -> None:
-    """Mean multiply-adds of the shared form at random points, whose slices alone are searched."""
+def adaptive(box: Box, parts: int, work: int, count: int, jobs: int) -> None:
+    """Mean multiply-adds of the shared form at random points, the same for grid and adaptive cuts.
+
+    Of the grid only the slices of these points are searched; of the tree every leaf, since pruning needs them all. The
+    tree has as many leaves as the grid has slices, so both cost the same search.
+    """
     network = read_network(MODEL)
     flat = box.sample(count, np.random.default_rng(9)).astype(np.float32).reshape(count, -1)
 
-    def cost(cut: Cut, name: str) -> float:
-        search = SliceWork(network, cut, SliceOptions(budget=work))
-        at = cut.locate(flat)
-        begin = time.process_time()
-        found = {int(i): search(int(i)) for i in np.unique(at)}
-        seconds = (time.process_time() - begin) / len(found)
-        records = [found.get(i) or unreduced(i) for i in range(len(cut))]
-        family = Family.from_records(MODEL.read_bytes(), cut, records)
-        mean = float(family.shared_macs()[at].mean()) / family.whole.macs
-        print(f"{name}: {len(cut)} slices, multiply-adds {mean:.2%}, {seconds:.2f} CPU s a slice", flush=True)
-        return mean
+    def searched(cut: Cut, items: np.ndarray) -> list[SliceRecord]:
+        run = Processes(jobs).run(SliceWork(network, cut, SliceOptions(budget=work)), chunked(items.tolist(), 4))
+        found = dict(run)
+        seconds = sum(record.seconds for record in found.values()) / len(found)
+        print(f"  {len(found)} slices searched, {seconds:.2f} CPU s each", flush=True)
+        return [found.get(i) or unreduced(i) for i in range(len(cut))]
 
-    grid = cost(GridCut.of(box, (parts,) * box.size), "grid")
-    for share in (3, 1):
-        begin = time.process_time()
-        cut = adaptive_cut(network, box, parts**box.size // share)
-        spent = time.process_time() - begin
-        ratio = cost(cut, f"adaptive, 1/{share} of the slices, cuts found in {spent:.0f} CPU s") / grid
+    def cost(cut: Cut, records: list[SliceRecord], name: str) -> float:
+        family = Family.from_records(MODEL.read_bytes(), cut, records)
+        share = family.shared_macs()[cut.locate(flat)] / family.whole.macs
+        size = family.masks.nbytes + 2 * len(family)
+        print(f"{name}: {len(cut)} slices, {size} bytes of masks, multiply-adds {share.mean():.2%}", flush=True)
+        return float(share.mean())
+
+    grid_cut = GridCut.of(box, (parts,) * box.size)
+    grid = cost(grid_cut, searched(grid_cut, np.unique(grid_cut.locate(flat))), "grid")
+    begin = time.process_time()
+    tree = adaptive_cut(network, box, parts**box.size)
+    print(f"tree of {len(tree)} leaves grown in {time.process_time() - begin:.0f} CPU s", flush=True)
+    records = searched(tree, np.arange(len(tree)))
+    for slices in (len(grid_cut), *(len(grid_cut) // k for k in (2, REFINED, 4))):
+        ratio = cost(*pruned(network, tree, records, slices), "adaptive") / grid
         print(f"  adaptive / grid: {ratio:.3f}", flush=True)
 
 

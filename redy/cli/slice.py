@@ -69,9 +69,10 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
 
     from redy.formats.boxes import read_box
     from redy.formats.onnx_read import read_network
-    from redy.slicing.adaptive import adaptive_cut, merged
+    from redy.slicing.adaptive import REFINED, adaptive_cut
     from redy.slicing.cuts import GridCut
     from redy.slicing.family import Family, Front, choose_form
+    from redy.slicing.pruning import pruned
     from redy.slicing.run import COLUMNS, run_slices
     from redy.slicing.store import Store
     from redy.slicing.tail import relu_layer, split_model, tail_cut
@@ -94,7 +95,7 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         cut: Cut = tail_cut(network, tail, box, layer, units)
         network, front = tail, Front(before, box)
     elif budget is not None:
-        cut = adaptive_cut(network, box, budget, seed=seed)
+        cut = adaptive_cut(network, box, REFINED * budget, seed=seed)
     else:
         cut = GridCut.of(box, parts(splits or "", box.size))
     options = SliceOptions(budget=work, samples=samples, seed=seed, time_limit=time_limit)
@@ -104,7 +105,7 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         show = None if quiet else Reporter()
         records = run_slices(task, executor(jobs, scheduler), results, jobs=jobs, progress=show)
         export(results, csv_path, parquet)
-    cut, records = merged(cut, records)
+    cut, records = pruned(network, cut, records, budget)
     family = choose_form(replace(Family.from_records(original, cut, records), front=front), form, store=store_folded)
     family.save(target)
     if not quiet:

@@ -1,33 +1,45 @@
-"""Adaptive slicing: a k-d tree that is cut where a cut removes most.
+"""Adaptive slicing: a k-d tree that is cut where a cut removes most, searched, and cut back to the slices that pay.
 
-Of all leaves the one is cut next whose best cut lowers the mean multiply-adds over the box most: volume times (cost
-before minus the volume-weighted cost of the halves). The cost of a part is that of the shared form with the units that
-points of the part show alive; points only steer the cuts, what is removed in a slice is proved afterwards. A leaf
-without gain (the network is one affine function there, as far as the points show) is not cut.
+As in CART (Breiman, Friedman, Olshen and Stone, 1984) a tree is grown larger than wanted and then pruned:
+
+1. Grown by points. Of all leaves the one is cut next whose best cut lowers the mean multiply-adds over the box most.
+   The cost of a part is that of the shared form with the units that points of the part show alive. Points only choose
+   the cuts; what is removed is proved afterwards. Where points show one affine function, linear bounds are asked: a
+   leaf that they prove affine is never cut; one that they do not is cut when no other cut gains.
+2. Searched: every leaf alone (`redy.slicing.work`).
+3. Pruned by what was proved (`redy.slicing.pruning`).
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from redy.model import Affine, Array, Box, Network
-from redy.rewrite import fuse
-from redy.slicing.cuts import Cut, TreeCut
-from redy.slicing.work import SliceRecord
+from redy.bounds.linear import linear_bounds
+from redy.model import Array, Box, Network
+from redy.slicing.cost import SharedCost
+from redy.slicing.cuts import Nodes, TreeCut, tree_of
+from redy.slicing.masks import KEPT, codes_of
+
+REFINED = 3
+"""Parts searched for each slice that is wanted."""
 
 POINTS = 512
 PARTS = (0.25, 0.5, 0.75)
 """Where a side may be cut."""
 
+FEW = 64
+"""The place of a cut is judged by what this many random points of a half would show alive. A unit that is alive in no
+more than a corner of a half then hardly counts: later cuts free most of the half of it. Were every unit counted that
+some point shows alive, the first cuts would all look alike, since nearly all units live in both halves of each."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Split:
-    """The best cut of a leaf: how much it lowers the mean cost over the leaf, and where."""
+    """The best cut of a leaf: how much it lowers the mean cost over the leaf as far as points show (0), and where."""
 
     gain: float
     axis: int
@@ -36,20 +48,22 @@ class _Split:
 
 def adaptive_cut(network: Network, box: Box, slices: int, *, seed: int = 0) -> TreeCut:
     """A tree with at most `slices` leaves."""
-    search = _Search(fuse(network), seed)
+    search = _Search(network, box, seed)
     cells = {0: (box.lower.ravel().copy(), box.upper.ravel().copy())}
-    volume, nodes = {0: 1.0}, dict[int, tuple[int, float, int, int]]()
-    heap: list[tuple[float, int, _Split]] = []
+    volume, nodes = {0: 1.0}, Nodes()
+    heap: list[tuple[bool, float, int, _Split]] = []
 
     def offer(leaf: int) -> None:
-        split = search.best(*cells[leaf], box.shape, leaf)
+        split = search.best(*cells[leaf], leaf)
         if split is not None:
-            heapq.heappush(heap, (-split.gain * volume[leaf], leaf, split))
+            # What no point asks for comes last, the largest leaf first.
+            gains = split.gain > 0
+            heapq.heappush(heap, (not gains, -volume[leaf] * (split.gain if gains else 1.0), leaf, split))
 
     offer(0)
     count = 1
     while heap and count < slices:
-        _, leaf, split = heapq.heappop(heap)
+        *_, leaf, split = heapq.heappop(heap)
         lower, upper = cells.pop(leaf)
         left, right = 2 * count - 1, 2 * count
         share = (split.face - lower[split.axis]) / (upper[split.axis] - lower[split.axis])
@@ -61,120 +75,54 @@ def adaptive_cut(network: Network, box: Box, slices: int, *, seed: int = 0) -> T
             offer(child)
         nodes[leaf] = (split.axis, split.face, left, right)
         count += 1
-    return _tree(box, nodes)
+    return tree_of(box, nodes)
 
 
 class _Search:
-    """The cost of parts of the box, by points."""
+    """The best cut of each leaf, by points; linear bounds where these see nothing to gain."""
 
-    def __init__(self, network: Network, seed: int) -> None:
-        self.network, self.seed = network, seed
+    def __init__(self, network: Network, box: Box, seed: int) -> None:
+        self.network, self.box, self.seed, self.cost = network, box, seed, SharedCost(network)
         self.sources = [node.source for node in network.activations]
 
-    def best(self, lower: Array, upper: Array, shape: tuple[int, ...], leaf: int) -> _Split | None:
-        """The cut of a leaf that gains most, if any does."""
-        rng = np.random.default_rng([self.seed, leaf])
-        box = Box(lower.reshape(shape), upper.reshape(shape))
-        x = box.sample(POINTS, rng)
+    def best(self, lower: Array, upper: Array, leaf: int) -> _Split | None:
+        """The cut that gains most, or one in the middle where points show none; None where the network is affine."""
+        cell = Box(lower.reshape(self.box.shape), upper.reshape(self.box.shape))
+        x = cell.sample(POINTS, np.random.default_rng([self.seed, leaf]))
         values = self.network.trace(x, keep=self.sources)
-        alive = [values[source].reshape(POINTS, -1) > 0 for source in self.sources]
-        flat, found = x.reshape(POINTS, -1), _Split(0.0, -1, 0.0)
-        before = self._cost(alive)
+        none = np.zeros((POINTS, 0), dtype=bool)
+        alive = np.concatenate([none, *(values[source].reshape(POINTS, -1) > 0 for source in self.sources)], axis=1)
+        if (alive != alive[0]).any():
+            return self._by_points(lower, upper, x.reshape(POINTS, -1), alive)
+        if self._affine(cell):
+            return None
+        width = (upper - lower) / np.where(self.box.width > 0, self.box.width, 1.0).ravel()
+        axis = int(width.argmax())
+        face = float(lower[axis] + 0.5 * (upper[axis] - lower[axis]))
+        return _Split(0.0, axis, face) if lower[axis] < face < upper[axis] else None
+
+    def _by_points(self, lower: Array, upper: Array, x: Array, alive: NDArray[np.bool_]) -> _Split | None:
+        """For points (n, inputs) and the units alive there (n, units)."""
+        places, sides = [], []
         for axis in np.flatnonzero(upper > lower).tolist():
             for part in PARTS:
                 face = float(lower[axis] + part * (upper[axis] - lower[axis]))
-                side = flat[:, axis] >= face
-                if not (lower[axis] < face < upper[axis] and side.any() and not side.all()):
-                    continue
-                below, above = (self._cost([layer[half] for layer in alive]) for half in (~side, side))
-                gain = before - (part * below + (1 - part) * above)
-                if gain > found.gain:
-                    found = _Split(gain, axis, face)
-        return found if found.gain > 0 else None
+                side = x[:, axis] >= face
+                if lower[axis] < face < upper[axis] and side.any() and not side.all():
+                    places.append((axis, part, face))
+                    sides.append(side)
+        if not places:
+            return None
+        above = np.array(sides, dtype=np.float64)
+        share = np.array([part for _, part, _ in places])
+        halves = [side @ alive / side.sum(axis=1, keepdims=True) for side in (1 - above, above)]
+        below_cost, above_cost = (self.cost.of_units(1 - (1 - half) ** FEW) for half in halves)
+        k = int((share * below_cost + (1 - share) * above_cost).argmin())
+        before, *after = self.cost.of_units(np.stack([alive.any(axis=0), *(half[k] > 0 for half in halves)]))
+        gain = float(before - share[k] * after[0] - (1 - share[k]) * after[1])
+        axis, _, face = places[k]
+        return _Split(max(0.0, gain), axis, face)
 
-    def _cost(self, alive: Sequence[NDArray[np.bool_]]) -> float:
-        """Multiply-adds of the shared form with the units that are alive at some point, (points, units) a layer."""
-        counts = {
-            node.name: int(np.count_nonzero(layer.any(axis=0)))
-            for node, layer in zip(self.network.activations, alive, strict=True)
-        }
-        total = 0.0
-        for node in self.network.nodes:
-            if not isinstance(node, Affine):
-                continue
-            readers = [reader.name for reader in self.network.readers[node.name] if reader.name in counts]
-            rows = counts[readers[0]] if readers else node.bias.size
-            for term in node.terms:
-                total += rows * counts.get(term.source, int(term.operator.matrix().shape[1]))
-        return total
-
-
-def _tree(box: Box, nodes: dict[int, tuple[int, float, int, int]]) -> TreeCut:
-    """Nodes numbered in the order of their cuts, leaves from the left."""
-    number = {name: k for k, name in enumerate(nodes)}
-    axis, face, children, leaves = [], [], [], 0
-    order: dict[int, int] = {}
-    stack = [0]
-    while stack:
-        name = stack.pop()
-        if name in nodes:
-            stack += [nodes[name][3], nodes[name][2]]
-        else:
-            order[name], leaves = leaves, leaves + 1
-    for at, value, left, right in nodes.values():
-        axis.append(at)
-        face.append(value)
-        children.append([number[c] if c in number else ~order[c] for c in (left, right)])
-    table = np.array(children, dtype=np.int64).reshape(-1, 2)
-    return TreeCut(box, np.array(axis, dtype=np.int64), np.array(face, dtype=np.float64), table)
-
-
-def merged(cut: Cut, records: list[SliceRecord]) -> tuple[Cut, list[SliceRecord]]:
-    """The cut with neighbours joined that hang on one node of the tree and have the same mask; a grid stays as it is.
-
-    What holds on both halves holds on the whole.
-    """
-    if not isinstance(cut, TreeCut) or not len(cut.axis):
-        return cut, records
-    kept: dict[int, tuple[int, float, int, int]] = {}
-    leaf: dict[int, SliceRecord] = {~record.index: record for record in records}
-    for node in _leaves_first(cut):
-        below, above = (int(child) for child in cut.children[node])
-        if below in leaf and above in leaf and leaf[below].mask == leaf[above].mask:
-            leaf[node] = _joined(leaf[below], leaf[above])
-        else:
-            kept[node] = (int(cut.axis[node]), float(cut.face[node]), below, above)
-    nodes = {node: kept[node] for node in sorted(kept)}
-    tree = _tree(cut.box, nodes)
-    return tree, _in_order(nodes, leaf)
-
-
-def _leaves_first(cut: TreeCut) -> list[int]:
-    """Inner nodes, children before parents."""
-    order, stack = list[int](), [0]
-    while stack:
-        node = stack.pop()
-        order.append(node)
-        stack += [int(child) for child in cut.children[node] if child >= 0]
-    return order[::-1]
-
-
-def _in_order(nodes: dict[int, tuple[int, float, int, int]], leaf: dict[int, SliceRecord]) -> list[SliceRecord]:
-    records, stack = list[SliceRecord](), [0]
-    while stack:
-        node = stack.pop()
-        if node in nodes:
-            stack += [nodes[node][3], nodes[node][2]]
-        else:
-            records.append(replace(leaf[node], index=len(records)))
-    return records
-
-
-def _joined(below: SliceRecord, above: SliceRecord) -> SliceRecord:
-    return replace(
-        below,
-        undecided=max(below.undecided, above.undecided),
-        complete=below.complete and above.complete,
-        boxes=below.boxes + above.boxes,
-        seconds=below.seconds + above.seconds,
-    )
+    def _affine(self, cell: Box) -> bool:
+        """Whether linear bounds prove every unit stuck."""
+        return bool((codes_of(self.network, linear_bounds(self.network, cell).intervals) != KEPT).all())

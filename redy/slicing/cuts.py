@@ -137,6 +137,32 @@ class TreeCut:
                 "children": self.children}  # fmt: skip
 
 
+Nodes = dict[int, tuple[int, float, int, int]]
+"""A tree in the making, its root named 0: inner node -> axis, face, and the names of the children below and above."""
+
+
+def tree_of(box: Box, nodes: Nodes) -> TreeCut:
+    """Inner nodes numbered in the order of `nodes`, leaves from the left."""
+    number = {name: k for k, name in enumerate(nodes)}
+    order = {name: k for k, name in enumerate(leaves_of(nodes))}
+    children = [[number[c] if c in number else ~order[c] for c in node[2:]] for node in nodes.values()]
+    axis, face = ([node[k] for node in nodes.values()] for k in (0, 1))
+    table = np.array(children, dtype=np.int64).reshape(-1, 2)
+    return TreeCut(box, np.array(axis, dtype=np.int64), np.array(face, dtype=np.float64), table)
+
+
+def leaves_of(nodes: Nodes) -> list[int]:
+    """The names of the leaves from the left."""
+    leaves, stack = list[int](), [0]
+    while stack:
+        name = stack.pop()
+        if name in nodes:
+            stack += [nodes[name][3], nodes[name][2]]
+        else:
+            leaves.append(name)
+    return leaves
+
+
 def read_cut(arrays: Mapping[str, NDArray[Any]]) -> Cut:
     """The cut that `arrays` came from.
 
