@@ -13,28 +13,34 @@ from redy.bounds.branch import LOWER, Rows
 from redy.model import Array
 
 _STARTS, _TRIED, _STEPS, _SHRINK = 256, 3, 24, 0.8
+_FAR, _NEAR = 0.25, 0.02
+"""First steps, as shares of the box: from random points, and from a point that a search met near the boundary."""
 
 
-def smallest(rows: Rows, questions: list[tuple[int, int]]) -> Array:
+def smallest(rows: Rows, questions: list[tuple[int, int]], starts: list[Array] | None = None) -> Array:
     """For each (row, side): the value furthest on the wrong side of zero that was met, as (len(questions),).
 
-    Side LOWER looks for small values of the row, UPPER for large ones. Deterministic.
+    Side LOWER looks for small values of the row, UPPER for large ones. starts holds a point (n,) near which to look for
+    each question; without it the paths begin at the best of random points. Deterministic.
     """
     rng = np.random.default_rng(0)
     lower, upper = rows.lower[0], rows.upper[0]
     points = lower + rng.random((_STARTS, len(lower))) * (upper - lower)
-    values = rows.evaluate(points)
+    values = rows.evaluate(points if starts is None else points[:0])
     met = np.zeros(len(questions))
     for k, (row, side) in enumerate(questions):
         sign = 1.0 if side == LOWER else -1.0
-        order = np.argsort(sign * values[:, row], kind="stable")[:_TRIED]
-        starts = np.ascontiguousarray(points[order])
-        met[k] = sign * _descend_row(row, sign, rows.variables, rows.form, lower, upper, starts)
+        if starts is None:
+            order = np.argsort(sign * values[:, row], kind="stable")[:_TRIED]
+            begin, step = np.ascontiguousarray(points[order]), _FAR
+        else:
+            begin, step = starts[k].reshape(1, -1).copy(), _NEAR
+        met[k] = sign * _descend_row(row, sign, rows.variables, rows.form, lower, upper, begin, step)
     return met
 
 
 @numba.njit(cache=True)
-def _descend_row(row, sign, U, form, lower, upper, starts):  # type: ignore[no-untyped-def]
+def _descend_row(row, sign, U, form, lower, upper, starts, first):  # type: ignore[no-untyped-def]
     """The smallest value of sign * row along sign-gradient paths from the starting points; they are overwritten."""
     C, b, M, _, partner, _, _, _ = form
     n = len(lower)
@@ -43,7 +49,7 @@ def _descend_row(row, sign, U, form, lower, upper, starts):  # type: ignore[no-u
     best = np.inf
     for start in range(len(starts)):
         x = starts[start]
-        step = 0.25
+        step = first
         for _ in range(_STEPS):
             for k in range(min(row, U) + 1):
                 r = row if k == min(row, U) else k

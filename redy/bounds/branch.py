@@ -26,7 +26,7 @@ from redy.model import Array
 LOWER, UPPER = 1, 2
 _SLICE = 20_000_000
 """Work between two looks at the clock."""
-_NODES = 2_000_000
+_NODES = 16_000_000
 """Sub-boxes that one search may record."""
 
 _LARGEST = 2.0**100
@@ -112,7 +112,8 @@ class Found:
     Attributes:
         proved: indices of the clauses that hold on the whole box.
         refuted: clause index -> a point (n,) violating all its rows.
-        open: indices of the clauses left undecided (set aside or out of budget).
+        open: index of a clause left undecided (set aside or out of budget) -> the point met that comes nearest to
+            violating all its rows.
         lower, upper: bounds of the variables' rows over the whole box, (variables,).
         row_range: (2, count) the smallest and largest value that each row certainly reached at the points evaluated.
         tree: in pre-order, the input at which each sub-box was bisected in the middle, -1 for a leaf (int16).
@@ -122,7 +123,7 @@ class Found:
 
     proved: list[int]
     refuted: dict[int, Array]
-    open: list[int]
+    open: dict[int, Array]
     lower: Array
     upper: Array
     row_range: Array
@@ -158,6 +159,7 @@ class Search:
         stack = self._stack(clauses)
         status, spent = np.zeros(clauses, dtype=np.int64), np.zeros(clauses, dtype=np.int64)
         witness = np.zeros((clauses, rows.lower.shape[1]))
+        progress = (status, spent, np.full(clauses, np.inf), witness)
         lower, upper = np.full(rows.variables, np.inf), np.full(rows.variables, -np.inf)
         span = np.full(rows.count, np.inf)
         found = (lower, upper, np.stack([span, -span]), np.empty(min(_NODES, self.budget // 50 + 1000), dtype=np.int16))
@@ -170,16 +172,14 @@ class Search:
             if self.deadline is not None and time.monotonic() > self.deadline:
                 break
             limit = min(self.budget, int(counters[descent.WORK]) + _SLICE)
-            descent.descend(
-                forms, counts, stack, self.clauses, status, spent, witness, found, self.cap, self.cover, limit, counters
-            )
+            descent.descend(forms, counts, stack, self.clauses, progress, found, self.cap, self.cover, limit, counters)
         if counters[descent.TOP] > 0:
             status[status == descent.ALIVE] = descent.ASIDE
             descent.drain(counts, forms[8], stack, found, counters)
         return Found(
             proved=np.flatnonzero(status == descent.ALIVE).tolist(),
             refuted={int(c): witness[c] for c in np.flatnonzero(status == descent.REFUTED)},
-            open=np.flatnonzero(status == descent.ASIDE).tolist(),
+            open={int(c): witness[c] for c in np.flatnonzero(status == descent.ASIDE)},
             lower=np.maximum(lower, rows.zlo[0]),
             upper=np.minimum(upper, rows.zhi[0]),
             row_range=found[2],

@@ -21,7 +21,7 @@ TOP, BOXES, NODES, WORK = 0, 1, 2, 3
 
 
 @numba.njit(cache=True)
-def descend(forms, counts, stack, clauses, status, spent, witness, found, cap, cover, budget, counters):  # type: ignore[no-untyped-def]
+def descend(forms, counts, stack, clauses, progress, found, cap, cover, budget, counters):  # type: ignore[no-untyped-def]
     """Work on the stack until it is empty or `budget` units of work in all have been done.
 
     One unit of work is one row times one variable of the form in which a sub-box is bounded: it costs about a
@@ -32,8 +32,9 @@ def descend(forms, counts, stack, clauses, status, spent, witness, found, cap, c
         counts: (FOLDS, 2) rows and variables of each form.
         stack: (lo, hi, zlo, zhi, open, level, depth), each with a leading axis of stack places.
         clauses: (rows (Q, W) as names, sides (Q, W): 1 LOWER, 2 UPPER, 0 unused).
-        status: (Q,) ALIVE, ASIDE or REFUTED; spent: (Q,) work done in sub-boxes in which each clause stayed open.
-        witness: (Q, n) receives the refuting points.
+        progress: (status, spent (Q,), nearest, witness (Q, n)): ALIVE, ASIDE or REFUTED; the work done in sub-boxes in
+            which each clause stayed open; by how much each clause holds at the point met that comes nearest to refuting
+            it (negative where it is refuted), and that point.
         found: (lower, upper (root variables,), range (2, root rows), tree): bounds over all leaves, values met, cuts.
         cap: a clause on which more work was spent is set aside.
         cover: sub-boxes are cut down to this depth also where no clause is open, as long as a variable is unstable: the
@@ -42,6 +43,7 @@ def descend(forms, counts, stack, clauses, status, spent, witness, found, cap, c
     """
     C, b, M, e, partner, size, reach, base, names, doubt = forms
     lo, hi, zlo, zhi, open_, level, depth = stack
+    status, spent, _, _ = progress
     lower, upper, seen, tree = found
     n, U0, R0, Q = lo.shape[1], M.shape[2], C.shape[1], len(status)
     work = scratch(R0, U0, n)
@@ -72,8 +74,8 @@ def descend(forms, counts, stack, clauses, status, spent, witness, found, cap, c
         _wanted(R, open_[s], clauses, place, want)
         if not some:
             want[:U] = 3
-        count = bound_box(R, U, form, lo[s], hi[s], zlo[s], zhi[s], want, low, high, smear, vertex, work)
-        work_here = (R + 4) * (U + 4 * count + 8)
+        count, fits = bound_box(R, U, form, lo[s], hi[s], zlo[s], zhi[s], want, low, high, smear, vertex, work)
+        work_here = (R + 4) * (U + 4 * count + 8) + 4 * fits * (count + 2)
         counters[BOXES] += 1
         counters[WORK] += work_here
         for i in range(n):
@@ -82,7 +84,7 @@ def descend(forms, counts, stack, clauses, status, spent, witness, found, cap, c
         for which in range(2):
             point = middle if which == 0 else vertex
             evaluate_point(R, U, form, point, values, v)
-            _refute(R, open_[s], clauses, place, names[f], values, doubt[f], seen, status, witness, point)
+            _refute(R, open_[s], clauses, place, names[f], values, doubt[f], seen, progress, point)
         some = False
         for q in range(Q):
             if open_[s, q] and status[q] == ALIVE:
@@ -156,8 +158,9 @@ def _close(U, open_, clauses, place, zlo, zhi, low, high):  # type: ignore[no-un
 
 
 @numba.njit(cache=True)
-def _refute(R, open_, clauses, place, names, values, doubt, seen, status, witness, point):  # type: ignore[no-untyped-def]
+def _refute(R, open_, clauses, place, names, values, doubt, seen, progress, point):  # type: ignore[no-untyped-def]
     """Refute the open clauses all of whose rows have the wrong sign at the point, beyond rounding."""
+    status, _, nearest, witness = progress
     rows, sides = clauses
     for r in range(R):
         seen[0, names[r]] = min(seen[0, names[r]], values[r] + doubt[r])
@@ -165,14 +168,18 @@ def _refute(R, open_, clauses, place, names, values, doubt, seen, status, witnes
     for q in range(len(open_)):
         if not open_[q] or status[q] != ALIVE:
             continue
-        violated = True
+        violated, held = True, -np.inf
         for k in range(rows.shape[1]):
             r = place[rows[q, k]]
-            # Written so that a value that is not a number violates nothing.
             if sides[q, k] != 0:
-                violated = violated and (values[r] < -doubt[r] if sides[q, k] == 1 else values[r] > doubt[r])
+                value = values[r] if sides[q, k] == 1 else -values[r]
+                # Written so that a value that is not a number violates nothing.
+                violated = violated and value < -doubt[r]
+                held = max(held, value)
         if violated:
             status[q] = REFUTED
+        if violated or held < nearest[q]:
+            nearest[q] = held
             for i in range(len(point)):
                 witness[q, i] = point[i]
 

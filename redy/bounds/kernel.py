@@ -22,6 +22,8 @@ import numpy as np
 
 _EPS = 2.0**-52
 _TINY = 1e-290
+FITS = 8
+"""Bounds of an asked row that are computed to fit its lower slopes, at most."""
 
 
 @numba.njit(cache=True, inline="always")
@@ -160,6 +162,58 @@ def _bound_row(r, upper, folded, count, lines, partners, lo, hi, g, coef, acc): 
 
 
 @numba.njit(cache=True)
+def _respond(upper, folded, count, lines, partners, lo, hi, step, coef, acc, value):  # type: ignore[no-untyped-def]
+    """Move the lower slopes that the last `_bound_row` used towards those that are best at the corner it ended in.
+
+    Where the relaxed pre-activation is positive at the corner the slope 1 is best, else 0: a subgradient step of the
+    bound in its slopes (alpha-CROWN; Xu et al., ICLR 2021); the bound is sound for any slopes in [0, 1]. value
+    (count,) is scratch. Returns whether a slope moved.
+    """
+    FC, Fb, FM, _, _, columns = folded
+    moved = False
+    for k in range(count):
+        a, j = coef[k], partners[k, 0]
+        if partners[k, 1] != j:
+            # Of a difference only the smaller part is relaxed by a line with a free slope: it stays as it is.
+            value[k] = 0.0
+            continue
+        total = Fb[j]
+        for i in range(len(lo)):
+            total += FC[j, i] * (hi[i] if (acc[i] > 0.0) == upper else lo[i])
+        for m in range(columns[j]):
+            total += FM[j, m] * value[m]
+        side = 3 if (a > 0.0) == upper else 0
+        value[k] = lines[k, side] * total + lines[k, side + 2]
+        if side == 0 and a != 0.0:
+            slope = lines[k, 0] + step * ((1.0 if total > 0.0 else 0.0) - lines[k, 0])
+            moved = moved or slope != lines[k, 0]
+            lines[k, 0] = min(max(slope, 0.0), 1.0)
+    return moved
+
+
+@numba.njit(cache=True)
+def _fit(r, upper, bound, folded, count, lines, partners, lo, hi, g, coef, acc, fitting):  # type: ignore[no-untyped-def]
+    """The best of a few bounds of row r, each with lower slopes fitted to the bound before; the first is `bound`.
+
+    Returns it and how many more bounds were computed. The slopes of `lines` are in the end as they were.
+    """
+    value, kept = fitting
+    for k in range(count):
+        kept[k] = lines[k, 0]
+    tried, step = 0, 0.7
+    while tried < FITS and (bound > 0.0 if upper else bound < 0.0):
+        if not _respond(upper, folded, count, lines, partners, lo, hi, step, coef, acc, value):
+            break
+        got = _bound_row(r, upper, folded, count, lines, partners, lo, hi, g, coef, acc)
+        bound = min(bound, got) if upper else max(bound, got)
+        tried += 1
+        step *= 0.7
+    for k in range(count):
+        lines[k, 0] = kept[k]
+    return bound, tried
+
+
+@numba.njit(cache=True)
 def _sum_range(r, p, l, u, pl, pu, pair, folded, count, lines, partners, lo, hi, g, coef, acc):  # type: ignore[no-untyped-def]
     """The range of z_p + d for the difference row r: the sum of both ranges, or its own row where that leaves the
     sign open.
@@ -181,13 +235,32 @@ def _sum_range(r, p, l, u, pl, pu, pair, folded, count, lines, partners, lo, hi,
 
 
 @numba.njit(cache=True)
-def _note(acc, lo, hi, gap, upper, worst, smear, vertex):  # type: ignore[no-untyped-def]
-    """Add an open row's share to the smear; keep the corner of the worst row. Returns the new worst gap."""
+def _blame(acc, coef, count, lo, hi, blame, out):  # type: ignore[no-untyped-def]
+    """Add to `out` (n,) the share that each input has in the width of the bound just computed.
+
+    An input widens a bound by its own term, and by the gaps of the relaxations met on the way, each of which is
+    blamed on the inputs that widen the relaxed variable. Without the gaps, an input whose coefficient happens to
+    vanish would never be cut.
+    """
+    shares, gaps, score = blame
     total = 1e-300
     for i in range(len(lo)):
-        total += abs(acc[i]) * (hi[i] - lo[i])
+        score[i] = abs(acc[i]) * (hi[i] - lo[i])
+        total += score[i]
+    for k in range(count):
+        gap = abs(coef[k]) * gaps[k]
+        if gap > 0.0:
+            total += gap
+            for i in range(len(lo)):
+                score[i] += gap * shares[k, i]
     for i in range(len(lo)):
-        smear[i] += abs(acc[i]) * (hi[i] - lo[i]) / total
+        out[i] += score[i] / total
+
+
+@numba.njit(cache=True)
+def _note(acc, coef, count, lo, hi, gap, upper, worst, blame, smear, vertex):  # type: ignore[no-untyped-def]
+    """Add an open row's share to the smear; keep the corner of the worst row. Returns the new worst gap."""
+    _blame(acc, coef, count, lo, hi, blame, smear)
     if gap > worst:
         for i in range(len(lo)):
             vertex[i] = hi[i] if (acc[i] > 0.0) == upper else lo[i]
@@ -207,7 +280,9 @@ def scratch(R, U, n):  # type: ignore[no-untyped-def]
         np.zeros(R + 1, np.int64),
     )
     state = (np.zeros(U), np.zeros(U), np.zeros(U, np.int64))
-    return folded, state, (np.zeros((U, 6)), np.zeros((U, 2), np.int64)), (np.zeros(U), np.zeros(n))
+    lines = (np.zeros((U, 6)), np.zeros((U, 2), np.int64))
+    blame = (np.zeros((U, n)), np.zeros(U), np.zeros(n))
+    return folded, state, lines, (np.zeros(U), np.zeros(n)), blame, (np.zeros(U), np.zeros(U))
 
 
 @numba.njit(cache=True)
@@ -231,13 +306,16 @@ def bound_box(R, U, form, lo, hi, zlo, zhi, want, low, high, smear, vertex, work
         smear: (n,) receives how much each input contributes to the open bounds (a heuristic for cutting).
         vertex: (n,) receives the corner that the worst open row points to (a candidate witness).
         work: from `scratch`.
+
+    Returns how many variables are unstable in the sub-box, and how many bounds were computed to fit slopes.
     """
-    folded, state, (lines, partners), (coef, acc) = work
+    folded, state, (lines, partners), (coef, acc), blame, fitting = work
+    shares, gaps, _ = blame
     alpha, beta, place = state
     partner = form[4]
     n = len(lo)
     g = roundings(U, n)
-    count = 0
+    count = fits = 0
     worst = -1.0
     for i in range(n):
         smear[i] = 0.0
@@ -251,17 +329,28 @@ def bound_box(R, U, form, lo, hi, zlo, zhi, want, low, high, smear, vertex, work
         fold_row(r, U, form, state, folded, count, g)
         l, u = (zlo[r], zhi[r]) if r < U else (-np.inf, np.inf)
         whole = r < U and (l < 0.0 < u or partner[r] >= 0)
+        if whole:
+            for i in range(n):
+                shares[count, i] = 0.0
         if whole or asked & 1:
             l = max(l, _bound_row(r, False, folded, count, lines, partners, lo, hi, g, coef, acc))
             if asked & 1 and l < 0.0:
-                worst = _note(acc, lo, hi, -l, False, worst, smear, vertex)
+                l, tried = _fit(r, False, l, folded, count, lines, partners, lo, hi, g, coef, acc, fitting)
+                fits += tried
+            if asked & 1 and l < 0.0:
+                worst = _note(acc, coef, count, lo, hi, -l, False, worst, blame, smear, vertex)
         if whole or asked & 2:
             u = min(u, _bound_row(r, True, folded, count, lines, partners, lo, hi, g, coef, acc))
             if asked & 2 and u > 0.0:
-                worst = _note(acc, lo, hi, u, True, worst, smear, vertex)
+                u, tried = _fit(r, True, u, folded, count, lines, partners, lo, hi, g, coef, acc, fitting)
+                fits += tried
+            if asked & 2 and u > 0.0:
+                worst = _note(acc, coef, count, lo, hi, u, True, worst, blame, smear, vertex)
         if r >= U:
             low[r - U], high[r - U] = l, u
             continue
+        if whole:
+            _blame(acc, coef, count, lo, hi, blame, shares[count])
         zlo[r], zhi[r] = l, u
         place[r], alpha[r], beta[r] = -1, 0.0, 0.0
         p = partner[r]
@@ -273,6 +362,7 @@ def bound_box(R, U, form, lo, hi, zlo, zhi, want, low, high, smear, vertex, work
                 lines[count, 1], lines[count, 2], lines[count, 4] = 0.0, 0.0, 0.0
                 partners[count, 0], partners[count, 1] = r, r
                 place[r] = count
+                gaps[count] = _relu_gap(l, u)
                 count += 1
             continue
         pl, pu = zlo[p], zhi[p]
@@ -285,8 +375,9 @@ def bound_box(R, U, form, lo, hi, zlo, zhi, want, low, high, smear, vertex, work
             _difference_lines(pl, pu, l, u, sl, su, lines[count])
             partners[count, 0], partners[count, 1] = r, p
             place[r] = count
+            gaps[count] = min(_relu_gap(pl, pu) + _relu_gap(sl, su), max(-l, u))
             count += 1
-    return count
+    return count, fits
 
 
 @numba.njit(cache=True)
@@ -346,7 +437,7 @@ def keep_unstable(U, partner, zlo, zhi, kept):  # type: ignore[no-untyped-def]
 @numba.njit(cache=True)
 def fold_rows(R, U, form, zlo, kept, work):  # type: ignore[no-untyped-def]
     """Fold R rows inside one sub-box: variables not `kept` (U,) are stable there, by zlo. The result is in work[0]."""
-    folded, state, _, _ = work
+    folded, state = work[0], work[1]
     alpha, beta, place = state
     partner = form[4]
     g = roundings(U, len(form[6]))

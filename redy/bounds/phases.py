@@ -16,8 +16,12 @@ from redy.bounds.branch import LOWER, UPPER, Clause, Found, Rows, Search
 from redy.bounds.condensed import Variable, Walk, condense
 from redy.model import Array, Box, Network, PiecewiseLinear
 
-CAPS = (1_000_000, 8_000_000, 50_000_000, 300_000_000)
+CAPS = (1_000_000, 10_000_000, 1_000_000_000, 1_000_000_000)
 """How much work a question may cost per pass (see `descent`); then it is set aside for the next pass."""
+
+SHARE = 4
+"""A question gets at most this part of what is left of the budget: a pass costs about so many caps, and proves nothing
+where it does not come to its end."""
 
 ATTACK = CAPS[1]
 """The pass before which the gradient looks for witnesses of what is still open."""
@@ -112,7 +116,7 @@ def phases(
     for cap, node in itertools.product(CAPS, network.activations):
         if state.spent():
             break
-        state.ask(node.name, cap)
+        state.ask(node.name, min(cap, (budget - state.work) // SHARE))
     open_ = [variable for node in network.activations for variable in state.open_variables(node.name)]
     undecided = sorted({(variable.node, variable.element) for variable in open_})
     return Phases(state.walk.intervals, state.seen, undecided, state.boxes, state.passes, not state.spent())
@@ -128,6 +132,7 @@ class _State:
         self.seen = {name: (low.copy(), high.copy()) for name, (low, high) in seen.items()}
         self.functions = {node.name: node.function.broadcast_to(node.shape) for node in network.activations}
         self.boxes = self.work = 0
+        self.asked: dict[str, int] = {}
         self.passes: list[dict[str, Any]] = []
 
     def spent(self) -> bool:
@@ -146,15 +151,20 @@ class _State:
     def ask(self, node: str, cap: int) -> None:
         """Ask for the phase of every open unit of an activation, with at most `cap` work for each."""
         questions = _questions(self.functions, self.walk, self.seen, node)
-        if questions and cap == ATTACK:
-            self._attack(questions)
+        if cap <= self.asked.get(node, 0):
+            return
+        if questions and cap >= ATTACK > self.asked.get(node, 0):
+            self._attack(questions, *self._rows(questions))
             questions = _questions(self.functions, self.walk, self.seen, node)
         if not questions:
             return
+        self.asked[node] = cap
         rows, clauses = self._rows(questions)
         found = Search(rows, clauses, cap=cap, budget=self.budget - self.work, deadline=self.deadline).run()
         first, condensed = rows.variables, self.walk.condensed
         self._account(found, [*range(first), *(i for i, _ in questions)])
+        # A clause that stays open although points come near to violating it is often violated a little further on.
+        self._attack([questions[c] for c in found.open], rows, [clauses[c] for c in found.open], [*found.open.values()])
         if not found.proved:
             return
         lower, upper = np.array(condensed.lower), np.array(condensed.upper)
@@ -184,12 +194,17 @@ class _State:
         clauses = [Clause(((first + k, side),)) for k, (_, side) in enumerate(questions)]
         return Rows.of(condensed, asked, first=first), clauses
 
-    def _attack(self, questions: list[tuple[int, int]]) -> None:
-        """Look for witnesses by gradient before a longer search; what is refuted is not asked again."""
-        rows, clauses = self._rows(questions)
-        met = smallest(rows, [clause.literals[0] for clause in clauses])
-        for (i, _), value, doubt in zip(questions, met, rows.doubt[rows.variables :], strict=True):
-            if abs(value) > doubt:
+    def _attack(
+        self,
+        questions: list[tuple[int, int]],
+        rows: Rows,
+        clauses: list[Clause],
+        starts: list[Array] | None = None,
+    ) -> None:
+        """Look for witnesses by gradient; what is refuted is not asked again."""
+        literals = [clause.literals[0] for clause in clauses]
+        for (i, _), (row, _), value in zip(questions, literals, smallest(rows, literals, starts), strict=True):
+            if abs(value) > rows.doubt[row]:
                 self._see(i, value, value)
 
     def _fold(self, lower: Array, upper: Array) -> None:
