@@ -13,9 +13,14 @@ from redy.bounds.branch import Rows
 from redy.bounds.descent import DEPTH
 from redy.model import Array
 
-_STEPS = 16
-"""Halvings of the step of the local search."""
-_POLLS = 4 * _STEPS
+Value = Callable[[Array], Array]
+
+_STEPS = 14
+"""Halvings of the step of the pattern search."""
+_RADII = 2.0**-7, 2.0**-25
+"""The first and the last radius in which gradients are sampled, as shares of the box."""
+_POLLS = 60
+_TURNS = 100
 
 
 class Met:
@@ -88,34 +93,93 @@ def _deepest(tree, lower, upper):  # type: ignore[no-untyped-def]  # noqa: ANN00
     return middle
 
 
-def climb(value: Callable[[Array], Array], lower: Array, upper: Array, start: Array) -> Array:
+def climb(value: Value, lower: Array, upper: Array, start: Array) -> Array:
     """A point (n,) of the box where `value` ((m, n) -> (m,)) is at least as large as at `start`.
 
-    Pattern search (Hooke and Jeeves, J. ACM 8, 1961): one step along every direction both ways, the best is kept, and
-    the step halves when none is better. It needs no derivative, so kinks do not trouble it; on a ridge no step along
-    an input goes up, so that random directions are polled as well (Audet and Dennis, SIAM J. Optim. 17, 2006). They
-    are the same in every run.
+    Pattern search (Hooke and Jeeves, J. ACM 8, 1961) first: one step along every input in both directions, the best is
+    kept, and the step halves when none is better. It stops on ridges, where no step along an input goes up; gradients
+    sampled around the point show the way along them (Burke, Lewis and Overton, SIAM J. Optim. 15, 2005). Random
+    choices are the same in every run.
     """
-    rng = np.random.default_rng(0)
-    point, best = start.copy(), float(value(start[None])[0])
-    step = 0.5
     free = np.flatnonzero(upper > lower)
-    width, last = (upper - lower)[free], np.zeros(free.size)
-    for _ in range(_POLLS if free.size else 0):
-        random = rng.normal(size=(2 * free.size, free.size))
-        random /= np.abs(random).max(axis=1, keepdims=True)
-        directions = np.concatenate([np.eye(free.size), random])
-        moves = np.repeat(point[None], 2 * len(directions) + 1, axis=0)
-        moves[:, free] += np.concatenate([step * width * directions, -step * width * directions, last[None]])
-        moves = np.clip(moves, lower, upper)
+    if not free.size:
+        return start.copy()
+    width = np.where(upper > lower, upper - lower, 1.0)
+
+    def scaled(points: Array) -> Array:
+        return np.asarray(value(np.clip(lower + points * width, lower, upper)))
+
+    point = _pattern(scaled, free, (start - lower) / width)
+    point = np.clip(lower + _along_ridges(scaled, free, point) * width, lower, upper)
+    return point if value(point[None])[0] >= value(start[None])[0] else start.copy()
+
+
+def _pattern(value: Value, free: NDArray[np.int64], point: Array) -> Array:
+    """Pattern search in the unit cube."""
+    best, step = float(value(point[None])[0]), 0.5
+    for _ in range(4 * _STEPS):
+        moves = np.repeat(point[None], 2 * free.size, axis=0)
+        rows = np.arange(free.size)
+        moves[rows, free] += step
+        moves[free.size + rows, free] -= step
+        moves = np.clip(moves, 0.0, 1.0)
         values = value(moves)
         k = int(values.argmax())
         if values[k] > best:
-            # What went up is tried again, twice as far.
-            last = 2 * (moves[k] - point)[free]
             point, best = moves[k], float(values[k])
         elif step < 2.0**-_STEPS:
             break
         else:
-            last, step = np.zeros(free.size), step / 2
+            step /= 2
     return point
+
+
+def _along_ridges(value: Value, free: NDArray[np.int64], point: Array) -> Array:
+    """Gradient sampling in the unit cube: the shortest convex combination of gradients nearby goes up for all."""
+    rng = np.random.default_rng(0)
+    best, radius = float(value(point[None])[0]), _RADII[0]
+    for _ in range(_POLLS):
+        near = np.repeat(point[None], 2 * free.size, axis=0)
+        near[:, free] = np.clip(near[:, free] + radius * rng.uniform(-1, 1, near[:, free].shape), 0.0, 1.0)
+        gradients = _differences(value, free, near, 1e-3 * radius)
+        # An input at its end moves inwards only.
+        for _ in range(2):
+            way = _shortest(gradients)
+            held = ((point[free] <= 0) & (way < 0)) | ((point[free] >= 1) & (way > 0))
+            gradients[:, held] = 0.0
+        length = float(np.abs(way).max())
+        steps = radius * 4.0 ** np.arange(-2, 6)[:, None] * way / max(length, 1e-300)
+        moves = np.repeat(point[None], len(steps), axis=0)
+        moves[:, free] = np.clip(moves[:, free] + steps, 0.0, 1.0)
+        values = value(moves)
+        k = int(values.argmax())
+        if length > 0 and values[k] > best:
+            point, best = moves[k], float(values[k])
+        elif radius <= _RADII[1]:
+            break
+        else:
+            radius /= 8
+    return point
+
+
+def _differences(value: Value, free: NDArray[np.int64], points: Array, step: float) -> Array:
+    """(m, free) gradients by differences."""
+    moved = np.repeat(points[:, None], free.size, axis=1)
+    inwards = np.where(points[:, free] > 0.5, -step, step)
+    moved[:, np.arange(free.size), free] += inwards
+    values = value(np.concatenate([points, moved.reshape(-1, points.shape[1])]))
+    rise = values[len(points) :].reshape(len(points), -1) - values[: len(points), None]
+    return np.where(np.isfinite(rise), rise, 0.0) / inwards
+
+
+def _shortest(gradients: Array) -> Array:
+    """The shortest vector in the convex hull of the rows (m, n), nearly (Gilbert, SIAM J. Control 4, 1966)."""
+    way = gradients.mean(axis=0)
+    for _ in range(_TURNS):
+        towards = gradients[int((gradients @ way).argmin())] - way
+        length = float(towards @ towards)
+        share = 0.0 if length == 0 else min(max(-float(way @ towards) / length, 0.0), 1.0)
+        if share == 0:
+            break
+        way = way + share * towards
+    return np.asarray(way)

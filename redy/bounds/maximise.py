@@ -24,7 +24,7 @@ from redy.model import Array
 RATIO = 1.05
 BOXES = 2_000
 """Sub-boxes that are cut best first."""
-WORK = 4_000_000_000
+WORK = 3_000_000_000
 """Work of the engine on thresholds (see `redy.bounds.descent`), some ten seconds."""
 _BATCH = 64
 _STARTS = 3

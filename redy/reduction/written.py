@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from redy.bounds.branch import Rows
 from redy.bounds.difference import Pairs, join
-from redy.bounds.maximise import Largest, largest
+from redy.bounds.maximise import BOXES, WORK, Largest, largest
 from redy.errors import Unsupported
-from redy.model import Array, Network
+from redy.model import Array, Network, Proved
 from redy.reduction.problem import Known, Problem
 from redy.reduction.steps import BRANCHING_INPUTS, decision_claim, tolerances
-from redy.redundancy.query import outputs
+from redy.redundancy.query import Query, ask, outputs
 from redy.rewrite import Shrunk
 
 FEW_BOXES, FEW_WORK = 64, 0
 """How much is cut where cutting the box of inputs hardly helps because there are many."""
+ROUNDING_WORK = 300_000_000
+"""Work on thresholds where no unit was replaced by a line near it: what is bounded is what rounding weights changes."""
+WINNER_WORK = 2_000_000_000
+"""Work on the question whether the written network keeps the decision."""
 START_POINTS = 512
 """Points from which large differences are looked for where there are many inputs; all points where there are few."""
 
@@ -47,8 +51,9 @@ def tight_error(problem: Problem, known: Known, small: Network, shrunk: Shrunk) 
     None where a node can neither be condensed nor left out; looser where the budget or the time ends first.
     """
     relaxed = any(finding.kind == "relaxed" for finding in known.findings)
-    likely = tolerances(problem) if relaxed else None
-    found = _compare(problem, known, problem.network, small, _pairs(problem.network, shrunk), known=likely)
+    likely, work = (tolerances(problem), WORK) if relaxed else (None, ROUNDING_WORK)
+    pairs = _pairs(problem.network, shrunk)
+    found = _compare(problem, known, problem.network, small, pairs, known=likely, work=work)
     if found is None:
         return None
     points = problem.box.clip(found.points.reshape(-1, *problem.box.shape))
@@ -60,12 +65,25 @@ def tight_error(problem: Problem, known: Known, small: Network, shrunk: Shrunk) 
 
 
 def keeps_decision(problem: Problem, known: Known, small: Network, shrunk: Shrunk) -> bool:
-    """Whether rounding the folded weights takes less than what was left of the winner's lead."""
+    """Whether the network as written keeps the decision.
+
+    Asked of that network itself where inputs are few; else rounding must take less than what was left of the lead.
+    """
     claim = decision_claim(problem)
     if not small.units and all(not node.sources for node in small.nodes if node.name == small.outputs[0].name):
         return _constant_wins(problem, small, claim.winner)
-    found = _compare(problem, known, shrunk.lined, small, _pairs(shrunk.lined, shrunk), enough=claim.ahead / 2)
+    if _few_inputs(problem):
+        intervals = known.bounds.intervals if known.bounds is not None else {}
+        pairs = _pairs(problem.network, shrunk)
+        query = Query(problem.network, small, problem.box, replace(claim, ahead=0.0), intervals, pairs)
+        return isinstance(ask(query, budget=WINNER_WORK, deadline=problem.deadline), Proved)
+    pairs = _pairs(shrunk.lined, shrunk)
+    found = _compare(problem, known, shrunk.lined, small, pairs, enough=claim.ahead / 2)
     return found is not None and bool(2 * found.bound.max(initial=0.0) <= claim.ahead)
+
+
+def _few_inputs(problem: Problem) -> bool:
+    return int((problem.box.width > 0).sum()) <= BRANCHING_INPUTS
 
 
 def _constant_wins(problem: Problem, small: Network, winner: str) -> bool:
@@ -86,8 +104,9 @@ def _compare(
     *,
     known: Array | None = None,
     enough: float = 0.0,
+    work: int = WORK,
 ) -> Largest | None:
-    few = int((problem.box.width > 0).sum()) <= BRANCHING_INPUTS
+    few = _few_inputs(problem)
     intervals = facts.bounds.intervals if facts.bounds is not None and first is problem.network else {}
     try:
         joint = join(first, second, problem.box, intervals, pairs)
@@ -96,8 +115,8 @@ def _compare(
         return None
     rows = Rows.of(joint.condensed, joint.apart)
     points = (problem.points if few else problem.points[-START_POINTS:]).reshape(-1, problem.box.size)
-    limits = {} if few else {"boxes": FEW_BOXES, "work": FEW_WORK}
-    return largest(rows, points, known=known, enough=enough, deadline=problem.deadline, **limits)
+    boxes, work = (BOXES, work) if few else (FEW_BOXES, FEW_WORK)
+    return largest(rows, points, known=known, enough=enough, boxes=boxes, work=work, deadline=problem.deadline)
 
 
 def _pairs(first: Network, shrunk: Shrunk) -> dict[str, NDArray[np.int64]]:

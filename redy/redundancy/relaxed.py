@@ -29,8 +29,8 @@ from redy.redundancy.simulate import ascend, effects, guess
 from redy.rewrite import Refusal, apply_findings
 from redy.rewrite.dense import is_vector
 
-WORK = 100_000_000
-"""Work of the engine for one query of the loop: about a second."""
+WORK = 600_000_000
+"""Work of the engine for one query of the loop: a few seconds."""
 POINTS = 1024
 """Points on which a set is guessed, at most, besides witnesses."""
 THRESHOLDS = (1.0, 0.7, 0.5, 0.35)
