@@ -16,15 +16,13 @@ from redy.bounds.branch import LOWER, UPPER, Clause, Found, Rows, Search
 from redy.bounds.condensed import Variable, Walk, condense
 from redy.model import Array, Box, Network, PiecewiseLinear
 
-CAPS = (1_000_000, 10_000_000, 1_000_000_000, 1_000_000_000)
-"""How much work a question may cost per pass (see `descent`); then it is set aside for the next pass."""
+FIRST = 1_000_000
+"""How much work a question may cost in the first pass (see `descent`); then it is set aside for the next pass."""
 
-SHARE = 4
-"""A question gets at most this part of what is left of the budget: a pass costs about so many caps, and proves nothing
-where it does not come to its end."""
-
-ATTACK = CAPS[1]
-"""The pass before which the gradient looks for witnesses of what is still open."""
+PASSES, SHARE = 3, 3
+"""In later passes a question gets this part of what is left of the budget: a pass costs a few such caps, and proves
+nothing where it does not come to its end.
+"""
 
 COVER = 6
 """Bisections of the whole box before the first question: ranges over its 2^6 parts are tighter than over the box."""
@@ -113,10 +111,11 @@ def phases(
     deadline = None if time_limit is None else time.monotonic() + time_limit
     state = _State(network, box, root_bounds(network, box, known or {}), seen or {}, budget, deadline)
     state.cover()
-    for cap, node in itertools.product(CAPS, network.activations):
+    for number, node in itertools.product(range(PASSES), network.activations):
         if state.spent():
             break
-        state.ask(node.name, min(cap, (budget - state.work) // SHARE))
+        left = (budget - state.work) // SHARE
+        state.ask(node.name, left if number > 0 else min(FIRST, left), attack=number == 1)
     open_ = [variable for node in network.activations for variable in state.open_variables(node.name)]
     undecided = sorted({(variable.node, variable.element) for variable in open_})
     return Phases(state.walk.intervals, state.seen, undecided, state.boxes, state.passes, not state.spent())
@@ -132,7 +131,6 @@ class _State:
         self.seen = {name: (low.copy(), high.copy()) for name, (low, high) in seen.items()}
         self.functions = {node.name: node.function.broadcast_to(node.shape) for node in network.activations}
         self.boxes = self.work = 0
-        self.asked: dict[str, int] = {}
         self.passes: list[dict[str, Any]] = []
 
     def spent(self) -> bool:
@@ -148,17 +146,17 @@ class _State:
             self.passes.append({"kind": "cover", "tree": found.tree})
             self._fold(found.lower, found.upper)
 
-    def ask(self, node: str, cap: int) -> None:
-        """Ask for the phase of every open unit of an activation, with at most `cap` work for each."""
+    def ask(self, node: str, cap: int, *, attack: bool) -> None:
+        """Ask for the phase of every open unit of an activation, with at most `cap` work for each.
+
+        With `attack`, the gradient looks for witnesses first.
+        """
         questions = _questions(self.functions, self.walk, self.seen, node)
-        if cap <= self.asked.get(node, 0):
-            return
-        if questions and cap >= ATTACK > self.asked.get(node, 0):
+        if questions and attack:
             self._attack(questions, *self._rows(questions))
             questions = _questions(self.functions, self.walk, self.seen, node)
         if not questions:
             return
-        self.asked[node] = cap
         rows, clauses = self._rows(questions)
         found = Search(rows, clauses, cap=cap, budget=self.budget - self.work, deadline=self.deadline).run()
         first, condensed = rows.variables, self.walk.condensed
