@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 @click.option("--budget", type=click.IntRange(min=1), help="Number of slices, for --adaptive.")
 @click.option("--at", "layer", help="Cut the values of this ReLU layer instead of the input, into 2^UNITS slices.")
 @click.option("--units", type=click.IntRange(min=1), help="How many units of the layer are halved, for --at.")
+@click.option("--preserve", type=click.Choice(["outputs", "decision"]), default="outputs", show_default=True)
+@click.option("--winner", type=click.Choice(["max", "min"]), default="max", show_default=True)
+@click.option("--margin", type=float, help="Outputs closer than this are tied. Default: 1e-5 of the largest output.")
 @click.option("--form", type=click.Choice(["shared", "folded", "auto"]), default="auto", show_default=True)
 @click.option("--store-folded", is_flag=True, help="Store the folded networks; else they are folded at first use.")
 @click.option("--work", type=click.IntRange(min=0), default=100_000_000, show_default=True, help="Search per slice.")
@@ -45,6 +48,9 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     budget: int | None,
     layer: str | None,
     units: int | None,
+    preserve: str,
+    winner: Literal["max", "min"],
+    margin: float | None,
     form: Literal["shared", "folded", "auto"],
     store_folded: bool,
     work: int,
@@ -76,7 +82,7 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     from redy.slicing.run import COLUMNS, run_slices
     from redy.slicing.store import Store
     from redy.slicing.tail import relu_layer, split_model, tail_cut
-    from redy.slicing.work import SliceOptions, SliceWork
+    from redy.slicing.work import SliceOptions, SliceWork, decision_of
 
     _check(splits, adaptive, budget, time_limit, layer, units)
     if store_folded and form != "folded":
@@ -94,11 +100,14 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         tail = read_network(onnx.load_from_string(original))
         cut: Cut = tail_cut(network, tail, box, layer, units)
         network, front = tail, Front(before, box)
-    elif budget is not None:
-        cut = adaptive_cut(network, box, REFINED * budget, seed=seed)
-    else:
+    decision = None
+    if preserve == "decision":
+        decision = decision_of(network, box if front is None else cut.box, winner, margin)
+    if layer is None and budget is not None:
+        cut = adaptive_cut(network, box, REFINED * budget, seed=seed, decision=decision)
+    elif layer is None:
         cut = GridCut.of(box, parts(splits or "", box.size))
-    options = SliceOptions(budget=work, samples=samples, seed=seed, time_limit=time_limit)
+    options = SliceOptions(budget=work, samples=samples, seed=seed, time_limit=time_limit, decision=decision)
     task = SliceWork(network, cut, options)
     path = target.with_name(target.name + ".sqlite") if store is None else store
     with Store(path, COLUMNS, task.digests, resume=resume) as results:
@@ -106,7 +115,9 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         records = run_slices(task, executor(jobs, scheduler), results, jobs=jobs, progress=show)
         export(results, csv_path, parquet)
     cut, records = pruned(network, cut, records, budget)
-    family = choose_form(replace(Family.from_records(original, cut, records), front=front), form, store=store_folded)
+    family = choose_form(
+        replace(Family.from_records(original, cut, records, decision=decision), front=front), form, store=store_folded
+    )
     family.save(target)
     if not quiet:
         click.echo(family.summary())

@@ -4,8 +4,9 @@ As in CART (Breiman, Friedman, Olshen and Stone, 1984) a tree is grown larger th
 
 1. Grown by points. Of all leaves the one is cut next whose best cut lowers the mean multiply-adds over the box most.
    The cost of a part is that of the shared form with the units that points of the part show alive. Points only choose
-   the cuts; what is removed is proved afterwards. Where points show one affine function, linear bounds are asked: a
-   leaf that they prove affine is never cut; one that they do not is cut when no other cut gains.
+   the cuts; what is removed is proved afterwards. Where only the decision counts, parts where points show one winner
+   cost nothing. A leaf where points show one affine function, or one winner, is cut only when no other cut gains, and
+   not at all if linear bounds prove what the points show.
 2. Searched: every leaf alone (`redy.slicing.work`).
 3. Pruned by what was proved (`redy.slicing.pruning`).
 """
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from redy.bounds.linear import linear_bounds
 from redy.model import Array, Box, Network
+from redy.redundancy.query import SameWinner, constant_winner
 from redy.slicing.cost import SharedCost
 from redy.slicing.cuts import Nodes, TreeCut, tree_of
 from redy.slicing.masks import KEPT, codes_of
@@ -46,9 +48,11 @@ class _Split:
     face: float
 
 
-def adaptive_cut(network: Network, box: Box, slices: int, *, seed: int = 0) -> TreeCut:
-    """A tree with at most `slices` leaves."""
-    search = _Search(network, box, seed)
+def adaptive_cut(
+    network: Network, box: Box, slices: int, *, seed: int = 0, decision: SameWinner | None = None
+) -> TreeCut:
+    """A tree with at most `slices` leaves; with a decision, for slices that keep no more than that."""
+    search = _Search(network, box, seed, decision)
     cells = {0: (box.lower.ravel().copy(), box.upper.ravel().copy())}
     volume, nodes = {0: 1.0}, Nodes()
     heap: list[tuple[bool, float, int, _Split]] = []
@@ -63,7 +67,9 @@ def adaptive_cut(network: Network, box: Box, slices: int, *, seed: int = 0) -> T
     offer(0)
     count = 1
     while heap and count < slices:
-        *_, leaf, split = heapq.heappop(heap)
+        last, _, leaf, split = heapq.heappop(heap)
+        if last and search.settled(*cells[leaf]):
+            continue
         lower, upper = cells.pop(leaf)
         left, right = 2 * count - 1, 2 * count
         share = (split.face - lower[split.axis]) / (upper[split.axis] - lower[split.axis])
@@ -79,30 +85,43 @@ def adaptive_cut(network: Network, box: Box, slices: int, *, seed: int = 0) -> T
 
 
 class _Search:
-    """The best cut of each leaf, by points; linear bounds where these see nothing to gain."""
+    """The best cut of each leaf, by points."""
 
-    def __init__(self, network: Network, box: Box, seed: int) -> None:
+    def __init__(self, network: Network, box: Box, seed: int, decision: SameWinner | None) -> None:
         self.network, self.box, self.seed, self.cost = network, box, seed, SharedCost(network)
+        self.decision = decision
         self.sources = [node.source for node in network.activations]
 
     def best(self, lower: Array, upper: Array, leaf: int) -> _Split | None:
-        """The cut that gains most, or one in the middle where points show none; None where the network is affine."""
+        """The cut that gains most; one in the middle where points show none; None where there is no room for it."""
         cell = Box(lower.reshape(self.box.shape), upper.reshape(self.box.shape))
         x = cell.sample(POINTS, np.random.default_rng([self.seed, leaf]))
-        values = self.network.trace(x, keep=self.sources)
+        port = self.network.outputs[0].name
+        values = self.network.trace(x, keep=[*self.sources, port])
         none = np.zeros((POINTS, 0), dtype=bool)
         alive = np.concatenate([none, *(values[source].reshape(POINTS, -1) > 0 for source in self.sources)], axis=1)
-        if (alive != alive[0]).any():
-            return self._by_points(lower, upper, x.reshape(POINTS, -1), alive)
-        if self._affine(cell):
-            return None
+        wins = self._wins(values[port].reshape(POINTS, -1))
+        found = None
+        if (alive != alive[0]).any() and not wins.all(axis=0).any():
+            found = self._by_points(lower, upper, x.reshape(POINTS, -1), alive, wins)
+        if found is not None:
+            return found
         width = (upper - lower) / np.where(self.box.width > 0, self.box.width, 1.0).ravel()
         axis = int(width.argmax())
         face = float(lower[axis] + 0.5 * (upper[axis] - lower[axis]))
         return _Split(0.0, axis, face) if lower[axis] < face < upper[axis] else None
 
-    def _by_points(self, lower: Array, upper: Array, x: Array, alive: NDArray[np.bool_]) -> _Split | None:
-        """For points (n, inputs) and the units alive there (n, units)."""
+    def _wins(self, values: Array) -> NDArray[np.bool_]:
+        """(n, outputs) which output wins, for values of them; (n, 0) where the decision does not matter."""
+        if self.decision is None:
+            return np.zeros((len(values), 0), dtype=bool)
+        signed = values if self.decision.winner == "max" else -values
+        return np.asarray(signed.argmax(axis=1)[:, None] == np.arange(values.shape[1]))
+
+    def _by_points(
+        self, lower: Array, upper: Array, x: Array, alive: NDArray[np.bool_], wins: NDArray[np.bool_]
+    ) -> _Split | None:
+        """For points (n, inputs), the units alive there (n, units) and the winners (n, outputs)."""
         places, sides = [], []
         for axis in np.flatnonzero(upper > lower).tolist():
             for part in PARTS:
@@ -115,14 +134,31 @@ class _Search:
             return None
         above = np.array(sides, dtype=np.float64)
         share = np.array([part for _, part, _ in places])
-        halves = [side @ alive / side.sum(axis=1, keepdims=True) for side in (1 - above, above)]
-        below_cost, above_cost = (self.cost.of_units(1 - (1 - half) ** FEW) for half in halves)
+        both = np.concatenate([alive, wins], axis=1)
+        halves = [side @ both / side.sum(axis=1, keepdims=True) for side in (1 - above, above)]
+        below_cost, above_cost = (self._expected(half, FEW) for half in halves)
         k = int((share * below_cost + (1 - share) * above_cost).argmin())
-        before, *after = self.cost.of_units(np.stack([alive.any(axis=0), *(half[k] > 0 for half in halves)]))
+        before, *after = self._expected(np.stack([both.mean(axis=0), *(half[k] for half in halves)]), np.inf)
         gain = float(before - share[k] * after[0] - (1 - share[k]) * after[1])
         axis, _, face = places[k]
         return _Split(max(0.0, gain), axis, face)
 
-    def _affine(self, cell: Box) -> bool:
-        """Whether linear bounds prove every unit stuck."""
-        return bool((codes_of(self.network, linear_bounds(self.network, cell).intervals) != KEPT).all())
+    def _expected(self, shares: Array, count: float) -> Array:
+        """The cost that `count` random points would show, for shares (parts, units and outputs) alive and winning.
+
+        As if units and winner were independent.
+        """
+        units = self.network.units
+        cost = self.cost.of_units(1 - (1 - shares[:, :units]) ** count)
+        return np.asarray(cost * (1 - (shares[:, units:] ** count).sum(axis=1)))
+
+    def settled(self, lower: Array, upper: Array) -> bool:
+        """Whether linear bounds prove that the network is affine on a leaf, or its decision constant."""
+        cell = Box(lower.reshape(self.box.shape), upper.reshape(self.box.shape))
+        known = linear_bounds(self.network, cell).intervals
+        if (codes_of(self.network, known) != KEPT).all():
+            return True
+        return (
+            self.decision is not None
+            and constant_winner(self.network, cell, self.decision, known, budget=0) is not None
+        )

@@ -204,6 +204,8 @@ def c_source(family: Family, form: Form | None = None) -> str:
     chosen = form or family.form
     if family.front is not None:
         raise InputError("a family that is cut on a hidden layer has no C form; export its slices as ONNX")
+    if family.winner is not None:
+        raise InputError("a family that keeps the decision alone has no C form; export it as ONNX")
     whole, dtype = family.whole, family.whole.dtype
     if chosen == "shared":
         programs = [whole]

@@ -79,11 +79,20 @@ def family_model(family: Family, *, flat: bool = False) -> ModelProto:
     x = "x" if flat else _flattened(graph, network)
     chosen = _picked(graph, family, x)
     last = _emit(graph, program, x, _gates(graph, family, chosen))
+    if family.winner is not None:
+        last = _decided(graph, family, chosen, last)
     if not flat:
         if family.front is not None:
             raise InputError("a family that is cut on a hidden layer is exported slice by slice (--slice)")
         return _finished(
-            graph, network, last, {"redy.slices": str(len(family)), "redy.box.digest": family.cut.box.digest}
+            graph,
+            network,
+            last,
+            {
+                "redy.slices": str(len(family)),
+                "redy.box.digest": family.cut.box.digest,
+                "redy.guarantee": family.guarantee,
+            },
         )
     element = helper.np_dtype_to_tensor_dtype(program.dtype)
     graph.add("Identity", [last], "y")
@@ -196,6 +205,18 @@ def _descended(graph: _Graph, cut: TreeCut, x: str, dtype: np.dtype[Any]) -> str
         node = graph.add("Where", [right, high, low], name)
     leaf = graph.add("Sub", [node, graph.constant("redy_tree_inner", inner)], "redy_tree_leaf")
     return graph.add("Reshape", [leaf, graph.constant("redy_all", [-1])], "redy_tree_slice")
+
+
+def _decided(graph: _Graph, family: Family, chosen: str, last: str) -> str:
+    """The outputs `last`, or constants in slices with one winner."""
+    assert family.winner is not None
+    best = graph.add("Gather", [graph.constant("redy_winner", family.winner), chosen], "redy_best")
+    column = graph.add("Unsqueeze", [best, graph.constant("redy_column_axis", [1])], "redy_best_column")
+    decided = graph.add("GreaterOrEqual", [column, graph.constant("redy_none", 0)], "redy_is_decided")
+    known = graph.add(
+        "Gather", [graph.constant("redy_constants", family.constants, family.whole.dtype), best], "redy_known"
+    )
+    return graph.add("Where", [decided, known, last], "redy_decided")
 
 
 def _gates(graph: _Graph, family: Family, chosen: str) -> dict[int, str]:

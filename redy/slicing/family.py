@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -17,11 +17,12 @@ from redy.errors import CheckFailed, InputError
 from redy.formats.onnx_read import read_network
 from redy.model import Box, Network
 from redy.model.digest import network_digest
+from redy.redundancy.query import SameWinner
 from redy.rewrite import Refusal, fuse, round_weights, shrink
 from redy.slicing.archive import pack_programs, read_archive, unpack_program, write_archive
 from redy.slicing.cuts import Cut, Index, read_cut
 from redy.slicing.masks import Codes, findings_of, unpack
-from redy.slicing.program import Program, living, program_of, restricted
+from redy.slicing.program import Program, Step, living, program_of, restricted
 from redy.slicing.selections import Selections
 from redy.slicing.sizes import Sizes, sizes, summary
 from redy.slicing.work import SliceRecord
@@ -78,6 +79,10 @@ class Family:
             and columns only; "folded": the slice's own smallest network, folded when it is first used or stored.
         folded: the arrays of `pack`, one program per mask, where folded networks are stored.
         front: what comes before the sliced network, where the cut is on a hidden layer (`redy.slicing.tail`).
+        decision: the decision, for a family that keeps no more than its winner.
+        winner: (slices,) for such a family the output that wins on the whole slice, -1 where the outputs are kept. A
+            slice with a winner gives constants: 1 for the output with the largest value and 0 for the others, or 0 for
+            the one with the smallest and 1 for the others.
     """
 
     original: bytes
@@ -88,6 +93,8 @@ class Family:
     form: Form = "shared"
     folded: dict[str, NDArray[Any]] = field(default_factory=dict)
     front: Front | None = None
+    decision: SameWinner | None = None
+    winner: Index | None = None
     _cache: OrderedDict[tuple[int, Form], Program] = field(default_factory=OrderedDict, repr=False)
     _sessions: OrderedDict[tuple[int, Form] | None, Any] = field(default_factory=OrderedDict, repr=False)
 
@@ -95,14 +102,24 @@ class Family:
         return len(self.slice_mask)
 
     @classmethod
-    def from_records(cls, original: bytes, cut: Cut, records: Sequence[SliceRecord]) -> Family:
-        """The family of a finished run: one record per cell of the cut, in order."""
+    def from_records(
+        cls, original: bytes, cut: Cut, records: Sequence[SliceRecord], *, decision: SameWinner | None = None
+    ) -> Family:
+        """The family of a finished run: one record per cell of the cut, in order.
+
+        With `decision` slices whose winner is proved become constants, which need no unit.
+        """
         if [record.index for record in records] != list(range(len(cut))):
             raise CheckFailed(f"{len(records)} results for {len(cut)} slices; this is a bug in redy")
+        winner = None if decision is None else np.array([record.winner for record in records], dtype=np.int64)
+        if winner is not None:
+            # The mask of a constant: nothing lives.
+            records = [replace(r, mask=bytes(len(r.mask))) if r.winner >= 0 else r for r in records]
         places: dict[bytes, int] = {}
         slice_mask = np.array([places.setdefault(record.mask, len(places)) for record in records], dtype=np.int64)
         masks = np.array([np.frombuffer(mask, dtype=np.uint8) for mask in places]).reshape(len(places), -1)
-        return cls(original, cut, masks, slice_mask, np.array([record.complete for record in records], dtype=bool))
+        complete = np.array([record.complete for record in records], dtype=bool)
+        return cls(original, cut, masks, slice_mask, complete, decision=decision, winner=winner)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Family:
@@ -121,8 +138,12 @@ class Family:
                 limits = Box(arrays["front/lower"], arrays["front/upper"])
                 front = Front(arrays["front/model"].tobytes(), limits)
             family = cls(original, cut, masks, slice_mask, arrays["complete"], manifest["form"], folded, front)
+            if "winner" in arrays:
+                family.decision = SameWinner(**manifest["decision"])
+                family.winner = arrays["winner"].astype(np.int64)
             fits = len(slice_mask) == len(cut) == len(family.complete) and slice_mask.max(initial=0) < len(masks)
             fits &= not folded or len(folded["starts"]) == len(masks)
+            fits &= family.winner is None or len(family.winner) == len(cut)
         except (KeyError, ValueError, TypeError) as error:
             raise InputError(f"{path}: is damaged ({error}); write it again with `redy slice --resume`") from error
         if not fits or network_digest(family.network) != manifest["model"]:
@@ -138,14 +159,18 @@ class Family:
         if self.front is not None:
             model = np.frombuffer(self.front.model, dtype=np.uint8)
             arrays |= {"front/model": model, "front/lower": self.front.box.lower, "front/upper": self.front.box.upper}
+        if self.winner is not None:
+            arrays["winner"] = self.winner.astype(np.int32)
         manifest = {
             "form": self.form,
+            "guarantee": self.guarantee,
             "model": network_digest(self.network),
             "redy": __version__,
             "slices": len(self),
             "units": self.network.units,
         }
-        write_archive(path, manifest, self.original, arrays)
+        decision = {} if self.decision is None else {"decision": asdict(self.decision)}
+        write_archive(path, manifest | decision, self.original, arrays)
 
     def with_folded(self) -> Family:
         """The same family with the folded network of every mask stored."""
@@ -180,7 +205,15 @@ class Family:
         """The small network of one slice."""
         if not 0 <= index < len(self):
             raise InputError(f"slice {index}: the family has slices 0 to {len(self) - 1}")
+        if self.winner is not None and self.winner[index] >= 0:
+            return Program(self.whole.inputs, (Step((), (), self.constants[self.winner[index]], relu=False),))
         return self.mask_program(int(self.slice_mask[index]), form or self.form)
+
+    @cached_property
+    def constants(self) -> NDArray[Any]:
+        """(outputs, outputs) what a slice gives where the k-th output wins."""
+        one_hot = np.eye(self.whole.steps[-1].bias.size, dtype=self.whole.dtype)
+        return one_hot if self.decision is None or self.decision.winner == "max" else 1 - one_hot
 
     def mask_program(self, mask: int, form: Form) -> Program:
         """The small network of one mask."""
@@ -252,14 +285,16 @@ class Family:
             engine: "numpy" (sums in a fixed order: the same bits in any batch) or "onnxruntime".
 
         Returns:
-            (*output shape) for a point, (n, *output shape) for a batch, in the weights' type.
+            (*output shape) for a point, (n, *output shape) for a batch, in the weights' type: the original's outputs;
+            or, of a family that keeps the decision alone, some with the same winner.
 
         Raises:
             InputError: x has another shape, or a point lies outside the box.
         """
         flat, one = self.points(x)
         chosen = form or self.form
-        mask = self.slice_mask[self.cut.locate(flat)]
+        at = self.cut.locate(flat)
+        mask = self.slice_mask[at]
         if engine == "onnxruntime" and chosen == "shared":
             result = self._session(None).run(None, {"x": flat})[0]
         else:
@@ -268,6 +303,9 @@ class Family:
             for group in np.split(order, np.flatnonzero(np.diff(mask[order])) + 1):
                 if group.size:
                     result[group] = self._evaluated(int(mask[group[0]]), chosen, engine, flat[group])
+        if self.winner is not None:
+            best = self.winner[at]
+            result = np.where(best[:, None] >= 0, self.constants[best], result)
         shape = self.network.outputs[0].shape
         return np.asarray(result).reshape(shape if one else (len(flat), *shape))
 
@@ -303,6 +341,19 @@ class Family:
     def sizes(self) -> Sizes:
         """Bytes in each form, against separate ONNX files and the original."""
         return sizes(self)
+
+    @property
+    def guarantee(self) -> str:
+        """What holds of the outputs, in words."""
+        outputs = "in real arithmetic on the original's weights the outputs are the original's"
+        if self.decision is None or self.winner is None:
+            return f"On the closed box of every slice {outputs}."
+        count, most = int((self.winner >= 0).sum()), "largest" if self.decision.winner == "max" else "smallest"
+        return (
+            f"On the closed boxes of {count} of {len(self)} slices the decision alone is kept: one output, the {most} "
+            f"of the original on the whole slice by at least {self.decision.margin / 2:.3g}, is the {most} of the "
+            f"constants given there. On the others {outputs}."
+        )
 
     def summary(self) -> str:
         """What the family holds and costs, in lines."""

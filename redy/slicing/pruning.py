@@ -62,6 +62,7 @@ def _joined(network: Network, cut: TreeCut, records: list[SliceRecord]) -> dict[
             complete=one.complete and other.complete,
             boxes=one.boxes + other.boxes,
             seconds=one.seconds + other.seconds,
+            winner=one.winner if one.winner == other.winner else -1,
         )
     return found
 
@@ -72,13 +73,14 @@ def _codes(network: Network, record: SliceRecord) -> Codes:
 
 
 def _costs(network: Network, cut: TreeCut, records: dict[int, SliceRecord]) -> dict[int, float]:
-    """Per node its share of the box's volume times its multiply-adds."""
+    """Per node its share of the box's volume times its multiply-adds; none where the decision is constant."""
     volume = {~leaf: _share(cut, leaf) for leaf in range(len(cut))}
     for node in _leaves_first(cut):
         volume[node] = sum(volume[int(child)] for child in cut.children[node])
     alive = np.stack([_codes(network, record) for record in records.values()]) != 0
     each = SharedCost(network).of_units(alive)
-    return {name: volume[name] * float(cost) for name, cost in zip(records, each, strict=True)}
+    open_ = np.array([record.winner < 0 for record in records.values()])
+    return {name: volume[name] * float(cost) for name, cost in zip(records, each * open_, strict=True)}
 
 
 def _share(cut: TreeCut, leaf: int) -> float:

@@ -19,6 +19,7 @@ COLUMNS = {
     "complete": "INTEGER NOT NULL",
     "boxes": "INTEGER NOT NULL",
     "seconds": "REAL NOT NULL",
+    "winner": "INTEGER NOT NULL",
 }
 """The result columns of a slice, in the order of `SliceRecord`; all but `seconds` are the same on every run."""
 
@@ -102,6 +103,6 @@ class _Tally:
 
 
 def _record(
-    index: int, mask: bytes, stuck: int, undecided: int, complete: int, boxes: int, seconds: float
+    index: int, mask: bytes, stuck: int, undecided: int, complete: int, boxes: int, seconds: float, winner: int
 ) -> SliceRecord:
-    return SliceRecord(index, mask, stuck, undecided, bool(complete), boxes, seconds)
+    return SliceRecord(index, mask, stuck, undecided, bool(complete), boxes, seconds, winner)

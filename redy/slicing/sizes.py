@@ -84,6 +84,7 @@ def summary(family: Family) -> str:
         f"                 {size.separate:.0f} as separate ONNX files{drawn}",
         f"bytes in all     {size.total(kept):.0f} with the original's {size.original}, {_form(family)}",
         f"                 {separate:.0f} as separate ONNX files, {separate / size.total(kept):.1f} times as much",
+        family.guarantee,
     ]
     return "\n".join(lines)
 

@@ -5,22 +5,40 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import time
 from dataclasses import dataclass
 
 import numpy as np
 
+from redy.bounds.condensed import Intervals
 from redy.bounds.linear import linear_bounds
 from redy.bounds.phases import phases
 from redy.errors import InputError
-from redy.model import Activate, Affine, Box, Network
+from redy.model import Activate, Affine, Array, Box, Network
 from redy.model.digest import network_digest
+from redy.reduction.steps import MARGIN
+from redy.redundancy.query import SameWinner, Winner, constant_winner, outputs
 from redy.redundancy.seen import sample_points, seen_at
 from redy.slicing.cuts import Cut
 from redy.slicing.masks import KEPT, codes_of, pack
 
 BRANCHING_INPUTS = 12
 """Branching on the input box pays up to this number of inputs; above it only linear bounds are asked."""
+
+
+def decision_of(network: Network, box: Box, winner: Winner, margin: float | None) -> SameWinner:
+    """A decision; its margin is by default what `redy reduce` takes, a share of the largest output met in the box.
+
+    Raises:
+        InputError: the margin is not a positive number.
+    """
+    if margin is None:
+        values = outputs(network, sample_points(box, 1024, 32, 0))
+        margin = MARGIN * max(float(np.abs(values).max(initial=0.0)), 1e-30)
+    if not 0 < margin < math.inf:
+        raise InputError(f"margin {margin}: must be a positive number")
+    return SameWinner(winner, margin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +52,7 @@ class SliceOptions:
         seed: of the sampling.
         time_limit: seconds for the search of a slice; a slice that needs more is *partial*. Results depend on the
             machine's speed only where it strikes.
+        decision: where given, slices are also asked whether this decision is constant there.
     """
 
     budget: int = 100_000_000
@@ -41,6 +60,7 @@ class SliceOptions:
     corners: int = 32
     seed: int = 0
     time_limit: float | None = None
+    decision: SameWinner | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +75,7 @@ class SliceRecord:
         complete: False where the time limit or the budget ended the search; the mask is sound all the same.
         boxes: sub-boxes bounded.
         seconds: CPU seconds of the worker.
+        winner: the output that is proved to win on the whole slice; -1 where none is, or nobody asked.
     """
 
     index: int
@@ -64,6 +85,7 @@ class SliceRecord:
     complete: bool
     boxes: int
     seconds: float
+    winner: int = -1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,13 +119,15 @@ class SliceWork:
         }
 
     def __call__(self, index: int) -> SliceRecord:
-        """Points, then branching (few inputs) or linear bounds (many)."""
+        """Points, then branching (few inputs) or linear bounds (many); then the decision."""
         return self.search(index, self.cut.cell(index))
 
     def search(self, index: int, box: Box) -> SliceRecord:
         """The record of a box, under a number."""
         begin, options = time.process_time(), self.options
-        seen = seen_at(self.network, sample_points(box, options.samples, options.corners, options.seed))
+        deadline = None if options.time_limit is None else time.monotonic() + options.time_limit
+        points = sample_points(box, options.samples, options.corners, options.seed)
+        seen = seen_at(self.network, points)
         if int((box.width > 0).sum()) <= BRANCHING_INPUTS:
             found = phases(self.network, box, seen=seen, budget=options.budget, time_limit=options.time_limit)
             intervals, boxes, complete, undecided = found.intervals, found.boxes, found.complete, len(found.undecided)
@@ -112,4 +136,19 @@ class SliceWork:
             undecided = 0
         codes = codes_of(self.network, intervals)
         stuck = int((codes != KEPT).sum())
-        return SliceRecord(index, pack(codes), stuck, undecided, complete, boxes, time.process_time() - begin)
+        winner = self._winner(box, points, intervals, deadline)
+        seconds = time.process_time() - begin
+        return SliceRecord(index, pack(codes), stuck, undecided, complete, boxes, seconds, winner)
+
+    def _winner(self, box: Box, points: Array, known: Intervals, deadline: float | None) -> int:
+        """The winner that points show everywhere and a proof confirms; -1 without one."""
+        claim = self.options.decision
+        if claim is None:
+            return -1
+        values = (1.0 if claim.winner == "max" else -1.0) * outputs(self.network, points)
+        if len(values) and (values.argmax(axis=1) != values[0].argmax()).any():
+            return -1
+        few = int((box.width > 0).sum()) <= BRANCHING_INPUTS
+        budget = self.options.budget // 4 if few else 0
+        best = constant_winner(self.network, box, claim, known, budget=budget, deadline=deadline)
+        return -1 if best is None else best
