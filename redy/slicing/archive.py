@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from redy.errors import InputError
 from redy.formats.files import write_atomically
@@ -78,42 +78,54 @@ def read_archive(path: str | os.PathLike[str]) -> tuple[dict[str, Any], bytes, d
         raise InputError(f"{path}: is not a family, or is damaged; expected a file that `redy slice` wrote") from error
 
 
+class Pool:
+    """Arrays end to end; equal ones lie there once."""
+
+    def __init__(self) -> None:
+        self._arrays: list[NDArray[Any]] = []
+        self._places: dict[bytes, int] = {}
+        self._size = 0
+
+    def place(self, array: NDArray[Any]) -> int:
+        """Where the elements of an array (C order) begin; it is added where there is no equal one."""
+        key = array.tobytes()
+        if key not in self._places:
+            self._places[key] = self._size
+            self._arrays.append(array.ravel())
+            self._size += array.size
+        return self._places[key]
+
+    def array(self, dtype: DTypeLike) -> NDArray[Any]:
+        """All elements."""
+        return np.concatenate([np.zeros(0, dtype), *self._arrays]).astype(dtype)
+
+
 def pack_programs(
     programs: Iterable[Program], known: Callable[[int], Mapping[bytes, int]] | None = None
 ) -> dict[str, NDArray[Any]]:
-    """Programs as a pool of weights, in which equal arrays lie once, and a table of numbers.
+    """Programs as a pool of weights and a table of numbers.
 
     The table holds per program: steps; per step: relu, rows, place of the bias, terms; per term: source, columns, place
     of the weights (rows x columns, C order). A place is an offset in the pool, or what `known(k)` has for the bytes of
     an array of program k (`redy.slicing.selections`).
     """
-    pool: list[NDArray[Any]] = []
-    places: dict[bytes, int] = {}
-    size = 0
-
-    def place(array: NDArray[Any], references: Mapping[bytes, int]) -> int:
-        nonlocal size
-        key = array.tobytes()
-        if key in references:
-            return references[key]
-        if key not in places:
-            places[key] = size
-            pool.append(array.ravel())
-            size += array.size
-        return places[key]
-
-    table, starts, dtype = list[int](), list[int](), np.dtype("float32")
+    pool, table, starts, dtype = Pool(), list[int](), list[int](), np.dtype("float32")
     for k, program in enumerate(programs):
         references = known(k) if known else {}
         dtype = program.dtype
+
+        def place(array: NDArray[Any], references: Mapping[bytes, int] = references) -> int:
+            reference = references.get(array.tobytes())
+            return pool.place(array) if reference is None else reference
+
         starts.append(len(table))
         table.append(len(program.steps))
         for step in program.steps:
-            table += [int(step.relu), step.bias.size, place(step.bias, references), len(step.sources)]
+            table += [int(step.relu), step.bias.size, place(step.bias), len(step.sources)]
             for source, weight in zip(step.sources, step.weights, strict=True):
-                table += [source, weight.shape[1], place(weight, references)]
+                table += [source, weight.shape[1], place(weight)]
     return {
-        "pool": np.concatenate([np.zeros(0, dtype), *pool]).astype(dtype),
+        "pool": pool.array(dtype),
         "programs": np.array(table, dtype=np.uint32),
         "starts": np.array(starts, dtype=np.uint32),
     }

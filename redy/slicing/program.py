@@ -9,7 +9,7 @@ neither on the batch it is computed in nor on a library's blocking, and the C99 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,13 @@ class Program:
     def parameters(self) -> int:
         """Weights and biases."""
         return self.macs + sum(step.bias.size for step in self.steps)
+
+    def arrays(self) -> Iterator[tuple[int, int | None, Weights]]:
+        """Every array in order: the number of its step (from 1), the value that it reads (None for a bias), itself."""
+        for number, step in enumerate(self.steps, start=1):
+            yield number, None, step.bias
+            for source, weight in zip(step.sources, step.weights, strict=True):
+                yield number, source, weight
 
     def evaluate(self, x: Weights) -> Weights:
         """The outputs."""

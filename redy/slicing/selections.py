@@ -21,7 +21,8 @@ REFERENCE = 1 << 31
 KINDS = 3
 """Selections of a layer's units: kept, not inactive, all."""
 
-_Item = tuple[Weights, NDArray[np.int64], NDArray[np.int64] | None]
+Index = NDArray[np.int64]
+_Item = tuple[Weights, Index, Index | None]
 
 
 class Selections:
@@ -53,12 +54,9 @@ class Selections:
         return np.ascontiguousarray(array[rows] if columns is None else array[np.ix_(rows, columns)])
 
 
-def _items(whole: Program, kinds: list[list[NDArray[np.int64]]]) -> Iterator[tuple[int, _Item]]:
-    number = 0
-    for value, step in enumerate(whole.steps, start=1):
-        for source, array in [(None, step.bias), *zip(step.sources, step.weights, strict=True)]:
-            for r, rows in enumerate(kinds):
-                for c, columns in enumerate(kinds if source is not None else kinds[:1]):
-                    reference = REFERENCE + (number * KINDS + r) * KINDS + c
-                    yield reference, (array, rows[value], None if source is None else columns[source])
-            number += 1
+def _items(whole: Program, kinds: list[list[Index]]) -> Iterator[tuple[int, _Item]]:
+    for number, (value, source, array) in enumerate(whole.arrays()):
+        for r, rows in enumerate(kinds):
+            for c, columns in enumerate(kinds if source is not None else kinds[:1]):
+                reference = REFERENCE + (number * KINDS + r) * KINDS + c
+                yield reference, (array, rows[value], None if source is None else columns[source])

@@ -133,21 +133,56 @@ def test_one_slice_as_onnx(family: Family, form: str) -> None:
 @pytest.mark.parametrize("form", ["shared", "folded"])
 def test_c99_gives_the_same_bits(family: Family, form: str, tmp_path: Path) -> None:
     x = points(family)
-    assert np.array_equal(run_c(c_source(family, form), x, tmp_path), family.evaluate(x, form=form))
+    want = family.evaluate(x, form=form)
+    source = c_source(family, form)
+    for flags in (["-O2"], ["-O3"], ["-O1", "-DREDY_PLAIN"]):
+        assert run_c(source, x, tmp_path, flags).tobytes() == want.tobytes()
 
 
-def test_the_original_in_c99(family: Family, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["shared", "folded"])
+def test_c99_of_a_residual_network_in_float64(form: str, tmp_path: Path) -> None:
+    family = made(GridCut.of(BOX, (3, 3)), tmp_path, residual_model())
+    assert family.whole.dtype == np.float64
+    assert any(len(step.sources) > 1 for step in family.whole.steps)
+    x = family.cut.box.sample(300, np.random.default_rng(1))
+    want = family.evaluate(x, form=form)
+    np.testing.assert_allclose(want, expected(family, x), atol=1e-12)
+    for flags in (["-O2"], ["-O2", "-DREDY_PLAIN"]):
+        assert run_c(c_source(family, form), x, tmp_path, flags).tobytes() == want.tobytes()
+
+
+@pytest.mark.parametrize("form", ["shared", "folded"])
+def test_the_original_in_c99(family: Family, form: str, tmp_path: Path) -> None:
     x = points(family)
-    assert np.array_equal(run_c(program_source(family), x, tmp_path), family.whole.evaluate(x))
+    assert np.array_equal(run_c(program_source(family, form), x, tmp_path), family.whole.evaluate(x))
 
 
-def run_c(source: str, x: np.ndarray, folder: Path) -> np.ndarray:
+def residual_model() -> bytes:
+    """x -> z0 -> relu y0 -> z1 -> relu y1; the output reads y0 + y1."""
+    rng, nodes, constants = np.random.default_rng(2), [], []
+    for k, (inputs, outputs) in enumerate([(2, 9), (9, 9), (9, 2)]):
+        constants.append(numpy_helper.from_array(rng.normal(size=(outputs, inputs)), f"w{k}"))
+        constants.append(numpy_helper.from_array(rng.normal(size=outputs), f"b{k}"))
+    for k, source in enumerate(["x", "y0"]):
+        nodes.append(helper.make_node("Gemm", [source, f"w{k}", f"b{k}"], [f"z{k}"], transB=1))
+        nodes.append(helper.make_node("Relu", [f"z{k}"], [f"y{k}"]))
+    nodes.append(helper.make_node("Add", ["y0", "y1"], ["sum"]))
+    nodes.append(helper.make_node("Gemm", ["sum", "w2", "b2"], ["out"], transB=1))
+    kind = TensorProto.DOUBLE
+    ports = [helper.make_tensor_value_info(name, kind, ["n", 2]) for name in ("x", "out")]
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return model.SerializeToString()
+
+
+def run_c(source: str, x: np.ndarray, folder: Path, extra: list[str] | None = None) -> np.ndarray:
     (folder / "family.c").write_text(source, encoding="ascii")
-    flags = ["-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off"]
+    strict = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off"]
+    flags = [*strict, *(extra or ["-O2"])]
     subprocess.run(["gcc", *flags, "-c", "family.c", "-o", "family.o"], cwd=folder, check=True)
     subprocess.run(["gcc", *flags, "-DREDY_MAIN", "family.c", "-o", "family"], cwd=folder, check=True)
     done = subprocess.run([folder / "family"], input=x.tobytes(), capture_output=True, check=True)
-    return np.frombuffer(done.stdout, dtype=np.float32).reshape(len(x), -1)
+    return np.frombuffer(done.stdout, dtype=x.dtype).reshape(len(x), -1)
 
 
 @pytest.mark.parametrize("form", ["shared", "folded", "auto"])

@@ -1,0 +1,225 @@
+"""The C99 text of `redy.slicing.export_c`, for str.format."""
+
+HEAD = """\
+/* Written by redy {version}: a family of {slices} slices, {form} form. C99.
+ * Define REDY_MAIN for a program that maps raw inputs to raw outputs.
+ *
+ * int redy_slice(const redy_real x[{inputs}])
+ *     The slice that x belongs to, or -1 if x lies outside the box.
+ * int redy_evaluate(const redy_real x[{inputs}], redy_real y[{outputs}])
+ *     The same; fills y with the outputs unless it is -1.
+ *
+ * Compile without contraction and fast-math: cc -std=c99 -O2 (or -ffp-contract=off).
+ */
+#include <stdint.h>
+
+typedef {real} redy_real;
+typedef {index} redy_index;
+
+#ifndef REDY_MAIN
+int redy_slice(const redy_real x[{inputs}]);
+int redy_evaluate(const redy_real x[{inputs}], redy_real y[{outputs}]);
+#define REDY_API
+#else
+#define REDY_API static
+#endif
+
+"""
+
+MAIN = """
+#ifdef REDY_MAIN
+#include <stdio.h>
+int main(void)
+{{
+    redy_real x[{inputs}], y[{outputs}];
+    while (fread(x, sizeof x, 1, stdin) == 1) {{
+        if (redy_evaluate(x, y) < 0)
+            return 3;
+        if (fwrite(y, sizeof y, 1, stdout) != 1)
+            return 1;
+    }}
+    return 0;
+}}
+#endif
+"""
+
+INSIDE = """
+    int k;
+    for (k = 0; k < {inputs}; k++)
+        if (!(x[k] >= lower[k] && x[k] <= upper[k]))
+            return -1;
+"""
+
+GRID = """
+REDY_API int redy_slice(const redy_real x[{inputs}])
+{{
+    int32_t slice = 0, j;{inside}    for (k = 0; k < {inputs}; k++) {{
+        int32_t place = 0;
+        for (j = first_face[k]; j < first_face[k + 1]; j++)
+            place += x[k] >= faces[j];
+        slice = slice * (first_face[k + 1] - first_face[k] + 1) + place;
+    }}
+    return slice;
+}}
+"""
+
+TREE = """
+REDY_API int redy_slice(const redy_real x[{inputs}])
+{{
+    int32_t node = {root};{inside}    while (node >= 0)
+        node = children[2 * node + (x[axes[node]] >= faces[node])];
+    return -1 - node;
+}}
+"""
+
+FOUR = """
+/* Four rows of a layer: sums of their own, side by side. -DREDY_PLAIN does without the vectors of gcc and clang. */
+#if defined(__GNUC__) && !defined(REDY_PLAIN)
+typedef redy_real redy_four __attribute__((vector_size(4 * sizeof(redy_real))));
+static inline void redy_add(redy_four *sum, const redy_four *weight, redy_real value)
+{{
+    const redy_four all = {{value, value, value, value}};
+    *sum += *weight * all;
+}}
+/* Without a branch on signs, which no processor could predict. */
+static inline void redy_store(redy_real *z, const redy_four *sum, uint32_t relu)
+{{
+    const redy_four zero = {{0, 0, 0, 0}};
+    const redy_four y = relu ? (redy_four)((*sum > zero) & (__typeof__(*sum > zero))*sum) : *sum;
+    z[0] = y[0];
+    z[1] = y[1];
+    z[2] = y[2];
+    z[3] = y[3];
+}}
+#else
+typedef struct {{
+    redy_real row0, row1, row2, row3;
+}} redy_four;
+static inline void redy_add(redy_four *sum, const redy_four *weight, redy_real value)
+{{
+    sum->row0 += weight->row0 * value;
+    sum->row1 += weight->row1 * value;
+    sum->row2 += weight->row2 * value;
+    sum->row3 += weight->row3 * value;
+}}
+static inline void redy_store(redy_real *z, const redy_four *sum, uint32_t relu)
+{{
+    z[0] = relu && !(sum->row0 > 0) ? 0 : sum->row0;
+    z[1] = relu && !(sum->row1 > 0) ? 0 : sum->row1;
+    z[2] = relu && !(sum->row2 > 0) ? 0 : sum->row2;
+    z[3] = relu && !(sum->row3 > 0) ? 0 : sum->row3;
+}}
+#endif
+"""
+
+FOLDED = """
+/* A program is, per layer: relu, blocks of four rows, columns, the first block in the pool, its places. A block holds
+ * four biases and then four weights for each column; column j reads values[places[j]]. */
+REDY_API int redy_evaluate(const redy_real x[{inputs}], redy_real y[{outputs}])
+{{
+    union {{
+        redy_real values[{values}];
+        redy_four aligned;
+    }} room;
+    redy_real *values = room.values, *z = values + {first};
+    const int slice = redy_slice(x);
+    const uint32_t *at;
+    uint32_t layers, i, j;
+    if (slice < 0)
+        return -1;
+    for (i = 0; i < {inputs}; i++)
+        values[i] = x[i];
+    at = programs + starts[slice_mask[slice]];
+    for (layers = *at++; layers > 0; layers--, at += 5) {{
+        const uint32_t relu = at[0], blocks = at[1], columns = at[2];
+        const redy_four *weight = pool + at[3];
+        const redy_index *place = places + at[4];
+        for (i = 0; i < blocks; i++, z += 4) {{
+            redy_four sum = *weight++;
+            for (j = 0; j + 1 < columns; j += 2, weight += 2) {{
+                redy_add(&sum, weight, values[place[j]]);
+                redy_add(&sum, weight + 1, values[place[j + 1]]);
+            }}
+            if (j < columns)
+                redy_add(&sum, weight++, values[place[j]]);
+            redy_store(z, &sum, relu);
+        }}
+    }}
+    z -= 4 * at[-4];
+    for (i = 0; i < {outputs}; i++)
+        y[i] = z[i];
+    return slice;
+}}
+"""
+
+SHARED = """
+/* The living ones of four rows, by their bits: where, and how many. */
+static const uint8_t where[16][4] = {{
+    {{0, 0, 0, 0}}, {{0, 0, 0, 0}}, {{1, 0, 0, 0}}, {{0, 1, 0, 0}}, {{2, 0, 0, 0}}, {{0, 2, 0, 0}}, {{1, 2, 0, 0}},
+    {{0, 1, 2, 0}}, {{3, 0, 0, 0}}, {{0, 3, 0, 0}}, {{1, 3, 0, 0}}, {{0, 1, 3, 0}}, {{2, 3, 0, 0}}, {{0, 2, 3, 0}},
+    {{1, 2, 3, 0}}, {{0, 1, 2, 3}}}};
+static const uint8_t many[16] = {{0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4}};
+
+/* The program is, per layer: relu, blocks of four rows, columns, the first block in the pool, terms, and per term the
+ * value that it reads and its first column. A block holds four biases and then four weights for each column. A mask has
+ * for each layer with relu one bit a unit, the lowest first, set if it lives: living[] lists these, and no others are
+ * read; blocks without any are left out. */
+REDY_API int redy_evaluate(const redy_real x[{inputs}], redy_real y[{outputs}])
+{{
+    union {{
+        redy_real values[{values}];
+        redy_four aligned;
+    }} room;
+    redy_real *values = room.values;
+    redy_index living[{values}];
+    uint32_t begin[{steps} + 1], size[{steps} + 1], step, i, j, k, t, end = {first};
+    const int slice = redy_slice(x);
+    const uint32_t *at = program;
+    const uint8_t *mask;
+    if (slice < 0)
+        return -1;
+    mask = masks + (uint32_t)slice_mask[slice] * {mask_bytes}u;
+    for (i = 0; i < {inputs}; i++) {{
+        values[i] = x[i];
+        living[i] = (redy_index)i;
+    }}
+    begin[0] = 0;
+    size[0] = {inputs};
+    for (step = 1; step <= {steps}; step++, at += 5 + 2 * at[4]) {{
+        const uint32_t relu = at[0], blocks = at[1];
+        const redy_four *weight = pool + at[3];
+        redy_real *z = values + end;
+        redy_index *row = living + end;
+        uint32_t alive = 0;
+        for (i = 0; i < blocks; i++, z += 4, weight += 1 + at[2]) {{
+            const uint32_t bits = relu ? (uint32_t)mask[i >> 1] >> (4 * (i & 1)) & 15 : 15;
+            redy_four sum = weight[0];
+            if (bits == 0)
+                continue;
+            for (k = 0; k < 4; k++)
+                row[alive + k] = (redy_index)(4 * i + where[bits][k]);
+            alive += many[bits];
+            for (t = 0; t < at[4]; t++) {{
+                const uint32_t from = begin[at[5 + 2 * t]], columns = size[at[5 + 2 * t]];
+                const redy_four *first = weight + 1 + at[6 + 2 * t];
+                const redy_index *column = living + from;
+                const redy_real *source = values + from;
+                for (j = 0; j + 1 < columns; j += 2) {{
+                    redy_add(&sum, first + column[j], source[column[j]]);
+                    redy_add(&sum, first + column[j + 1], source[column[j + 1]]);
+                }}
+                if (j < columns)
+                    redy_add(&sum, first + column[j], source[column[j]]);
+            }}
+            redy_store(z, &sum, relu);
+        }}
+        mask += relu ? (blocks + 1) >> 1 : 0;
+        begin[step] = end;
+        size[step] = alive;
+        end += 4 * blocks;
+    }}
+    for (i = 0; i < {outputs}; i++)
+        y[i] = values[begin[{steps}] + i];
+    return slice;
+}}
+"""
