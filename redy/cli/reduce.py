@@ -25,6 +25,7 @@ from redy.errors import InputError
 @click.option("--relative-to", help="The tolerance is a share of the output's range: 'box', or a box (file or JSON).")
 @click.option("--winner", type=click.Choice(["max", "min"]), default="max", show_default=True)
 @click.option("--margin", type=float, help="Outputs closer than this are tied. Default: 1e-5 of the largest output.")
+@click.option("--refit", is_flag=True, help="Fit the output layer, where that makes the proved error smaller.")
 @click.option("--criteria", help="Steps in order, such as phase,relaxed:10 (at most 10 s). Default: all of the mode.")
 @click.option("--engine", type=click.Choice(["auto", "linear", "branch", "milp"]), default="auto", show_default=True)
 @click.option("--solver", type=click.Choice(["auto", "gurobi", "highs"]), default="auto", show_default=True)
@@ -44,6 +45,7 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     relative_to: str | None,
     winner: str,
     margin: float | None,
+    refit: bool,
     criteria: str | None,
     engine: str,
     solver: str,
@@ -78,6 +80,7 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         "relative_to": _reference(relative_to, read_network(model).input.shape),
         "winner": winner,
         "margin": margin,
+        "refit": refit,
         "engine": engine,
         "solver": solver,
         "trust": trust == "solver",

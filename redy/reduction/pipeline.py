@@ -7,17 +7,31 @@ Every criterion is a step with one signature: it gets the problem and what is kn
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from typing import Literal
 
+import numpy as np
+
 from redy.bounds.compiling import announced
 from redy.errors import CheckFailed, InputError, Unsupported
 from redy.milp.solver import Choice
-from redy.model import Array, Box, Finding, Network
+from redy.model import Affine, Array, Box, Finding, Network
 from redy.model.digest import network_digest
 from redy.reduction.guarantee import Exceeded, check_points, state
-from redy.reduction.problem import Criterion, Known, Options, Preserve, Problem, Progress, Reduction, Winner
+from redy.reduction.problem import (
+    Criterion,
+    Guarantee,
+    Known,
+    Options,
+    Preserve,
+    Problem,
+    Progress,
+    Reduction,
+    Winner,
+)
+from redy.reduction.refit import refitted, replaced
 from redy.reduction.steps import forward_criterion, relaxed_criterion, result_criterion
 from redy.redundancy.phase import Engine, PhaseSettings, find_phases
 from redy.redundancy.seen import sample_points, seen_at
@@ -80,6 +94,7 @@ def reduce(  # noqa: PLR0913 - the options of the command, with the same words
     seed: int = 0,
     samples: int = 4096,
     budget: int | None = None,
+    refit: bool = False,
     progress: Progress | None = None,
 ) -> Reduction:
     """Make the network smaller on the box, with proof.
@@ -100,6 +115,7 @@ def reduce(  # noqa: PLR0913 - the options of the command, with the same words
         seed: of every random choice; equal seeds give equal results.
         samples: points drawn from the box.
         budget: work that branching may do, in its own units (deterministic); by default what the engine takes.
+        refit: for "tolerance": fit the output layer to the original, where that makes the proved error smaller.
         progress: called with one line per step.
 
     Raises:
@@ -122,6 +138,7 @@ def reduce(  # noqa: PLR0913 - the options of the command, with the same words
         seed=seed,
         samples=samples,
         budget=budget,
+        refit=refit,
     )
     _check_options(network, box, options)
     begin = time.perf_counter()
@@ -141,6 +158,9 @@ def reduce(  # noqa: PLR0913 - the options of the command, with the same words
         known.notes.append(str(reason))
         small, shrunk = _rewritten(problem, known, timings)
         guarantee = state(problem, known, small, shrunk)
+    layers: tuple[Affine, ...] = ()
+    if refit:
+        small, guarantee, layers = _refitted(problem, known, small, shrunk, guarantee)
     check_points(problem, small, guarantee)
     timings["total"] = time.perf_counter() - begin
     return Reduction(
@@ -157,7 +177,32 @@ def reduce(  # noqa: PLR0913 - the options of the command, with the same words
         stats=known.stats,
         notes=tuple(known.notes) if shrunk.refusal is None else (*known.notes, shrunk.refusal),
         bounds=known.bounds,
+        refit=layers,
     )
+
+
+def _refitted(
+    problem: Problem, known: Known, small: Network, shrunk: Shrunk, guarantee: Guarantee
+) -> tuple[Network, Guarantee, tuple[Affine, ...]]:
+    """The network with the output layer fitted, if its proved error is smaller; also the fitted layers."""
+    problem.progress("fitting the output layer")
+    worst = [points.reshape(-1, *problem.box.shape) for points in guarantee.points.values()]
+    if guarantee.error is None or not worst or not any(finding.kind == "relaxed" for finding in known.findings):
+        return small, guarantee, ()
+    fitted = refitted(problem, small, np.concatenate(worst))
+    before, after = (max(float(e.max(initial=0.0)) for e in guarantee.error.values()), math.inf)
+    if fitted is not None:
+        try:
+            other = state(problem, known, fitted, shrunk)
+            after = max(float(e.max(initial=0.0)) for e in (other.error or {}).values())
+        except Exceeded:
+            after = math.inf
+    if fitted is None or not after < before:
+        known.notes.append("refit: no other weights of the output layer were proved to have a smaller error")
+        return small, guarantee, ()
+    known.notes.append(f"refit: the output layer was fitted; the proved error fell from {before:.3g} to {after:.3g}")
+    layers = tuple(node for node in fitted.nodes if isinstance(node, Affine) and node is not small.by_name[node.name])
+    return fitted, other, tuple(layer for layer in layers if layer.name in {port.name for port in fitted.outputs})
 
 
 def _points(network: Network, box: Box, options: Options) -> Array:
@@ -174,7 +219,7 @@ def replay(original: Network, reduction: Reduction) -> Network:
     """
     if network_digest(original) != reduction.original_digest:
         raise ValueError("the reduction was made from another network")
-    return _written(original, reduction.findings)[0]
+    return replaced(_written(original, reduction.findings)[0], reduction.refit)
 
 
 def _limits(criteria: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, float]]:
@@ -214,6 +259,8 @@ def _check_options(network: Network, box: Box, options: Options) -> None:
         raise InputError(f"tolerance {options.tolerance}: must be a positive number")
     if (options.preserve == "tolerance") != (options.tolerance is not None):
         raise InputError("a tolerance is given exactly when the mode is 'tolerance'")
+    if options.refit and options.preserve != "tolerance":
+        raise InputError("refit: only --preserve tolerance lets the output layer change")
     if options.time_limit is not None and not options.time_limit > 0:
         raise InputError(f"time limit {options.time_limit}: must be a positive number of seconds")
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from redy.bounds.result import Bounds
 from redy.milp.solver import Choice
-from redy.model import Array, Box, Finding, Network, Unit
+from redy.model import Affine, Array, Box, Finding, Network, Unit
 from redy.redundancy.phase import Engine
 from redy.redundancy.seen import Seen
 
@@ -38,6 +38,7 @@ class Options:
         samples: points drawn from the box.
         corners: corners of the box tried, at most.
         budget: work that branching may do, in its own units (deterministic); by default what the engine takes.
+        refit: whether the output layer may be fitted to the original's outputs, for "tolerance".
     """
 
     preserve: Preserve = "outputs"
@@ -55,6 +56,7 @@ class Options:
     samples: int = 4096
     corners: int = 1024
     budget: int | None = None
+    refit: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,3 +141,4 @@ class Reduction:
     stats: Mapping[str, Any]
     notes: tuple[str, ...]
     bounds: Bounds | None = None
+    refit: tuple[Affine, ...] = ()

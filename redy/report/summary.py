@@ -188,6 +188,7 @@ def _options(reduction: Reduction) -> dict[str, Any]:
         "relative_to": reference if reference is None or reference == "box" else _box(reference),
         "winner": options.winner,
         "margin": options.margin,
+        "refit": options.refit,
         "time_limit": options.time_limit,
         "seed": options.seed,
     }

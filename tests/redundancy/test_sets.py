@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from redy.errors import InputError
 from redy.model import Activate, Affine, Box, Dense, Finding, Line, Network, Port, Proof, Proved, Term, Unit
+from redy.model.digest import network_digest
 from redy.model.functions import relu
-from redy.reduction import reduce
+from redy.reduction import reduce, replay
+from redy.reduction.refit import smallest_largest
 from redy.redundancy.forward import find_forward
 from redy.redundancy.lines import line_error, minimax_line, spare_line, unit_function
 from redy.redundancy.phase import PhaseSettings, find_phases
@@ -177,6 +179,34 @@ def test_a_constant_decision_gives_a_constant_network():
     assert reduction.network.evaluate(np.zeros((1, 2))).argmax() == 1
 
 
+def test_a_refit_makes_the_proved_error_smaller_or_is_not_taken():
+    taken = 0
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        network, box = random_network(rng, (2, 5, 4, 3), relu()), random_box(rng, 2)
+        options = {"preserve": "tolerance", "tolerance": 0.5, "samples": 300}
+        plain, fitted = reduce(network, box, **options), reduce(network, box, refit=True, **options)
+        name = network.outputs[0].name
+        points = box.sample(3000, rng)
+        apart = np.abs(network.evaluate(points) - fitted.network.evaluate(points)).max(axis=0)
+        assert (apart <= fitted.guarantee.error[name] + EXACT).all()
+        assert (fitted.guarantee.error[name] <= 0.5).all()
+        assert network_digest(replay(network, fitted)) == network_digest(fitted.network)
+        smaller = fitted.guarantee.error[name].max() < plain.guarantee.error[name].max()
+        assert smaller == bool(fitted.refit)
+        taken += smaller
+    assert taken > 0
+
+
+def test_a_fit_for_the_largest_error_is_never_worse_and_finds_the_chebyshev_line():
+    x = np.linspace(0, 1, 201)[:, None]
+    columns, wanted = np.concatenate([x, np.ones_like(x)], axis=1), np.concatenate([x**2, 0 * x], axis=1)
+    found = smallest_largest(columns, wanted)
+    # The best line for x^2 on [0, 1] is x - 1/8, with error 1/8.
+    assert np.abs(wanted[:, 0] - columns @ found[:, 0]).max() < 0.127
+    assert found[:, 1].tolist() == [0, 0]
+
+
 def test_relative_tolerances_name_their_reference():
     rng = np.random.default_rng(3)
     network, box = random_network(rng, (2, 5, 4, 3), relu()), random_box(rng, 2)
@@ -195,6 +225,7 @@ def test_relative_tolerances_name_their_reference():
         ({"criteria": ("relaxed:0",), "preserve": "tolerance", "tolerance": 1.0}, "positive"),
         ({"criteria": ("relaxed:x",), "preserve": "tolerance", "tolerance": 1.0}, "not a number"),
         ({"relative_to": "box"}, "without a tolerance"),
+        ({"refit": True}, "refit"),
         ({"preserve": "decision", "margin": -1.0}, "margin"),
     ],
 )
