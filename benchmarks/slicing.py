@@ -3,6 +3,7 @@
 python benchmarks/slicing.py store STORE     a (perhaps unfinished) store of the 8-per-input grid of ACAS Xu 1_1
 python benchmarks/slicing.py adaptive        grid against adaptive cuts
 python benchmarks/slicing.py overhead        what executor and store add to the work
+python benchmarks/slicing.py workers         the throughput of two workers against one
 
 STORE is what `redy slice ACASXU_run2a_1_1.onnx --bounds BOX --splits 8 --jobs 2 --store STORE` filled.
 """
@@ -45,7 +46,7 @@ LOWER, UPPER = [-0.328422877, -0.5, -0.5, -0.5, -0.5], [0.679857769, 0.5, 0.5, 0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", default="overhead", choices=["store", "adaptive", "overhead"])
+    parser.add_argument("what", nargs="?", default="overhead", choices=["store", "adaptive", "overhead", "workers"])
     parser.add_argument("store", nargs="?", type=Path)
     parser.add_argument("--slices", type=int, default=400, help="slices drawn for the folded form and C")
     parser.add_argument("--points", type=int, default=1_000_000)
@@ -62,6 +63,8 @@ def main() -> None:
         of_store(arguments.store, GridCut.of(box, (8,) * 5), arguments.slices, arguments.points)
     elif arguments.what == "adaptive":
         adaptive(box, arguments.grid, arguments.work, arguments.drawn, arguments.jobs)
+    elif arguments.what == "workers":
+        throughput(box, arguments.slices)
     else:
         overhead()
 
@@ -255,7 +258,72 @@ class Nothing:
         return unreduced(index)
 
 
+@dataclass(frozen=True)
+class Span:
+    """A stretch of a process's life, in seconds: by the clock, on a core, and ready to run while no core was free."""
+
+    wall: float
+    core: float
+    queued: float
+
+    def __sub__(self, other: Span) -> Span:
+        return Span(self.wall - other.wall, self.core - other.core, self.queued - other.queued)
+
+    @property
+    def idle(self) -> float:
+        """The share of the time in which the process waited for work: what the executor answers for."""
+        return max(0.0, 1.0 - (self.core + self.queued) / self.wall)
+
+
+def now() -> Span:
+    """Where this process stands (Linux: /proc/self/schedstat holds nanoseconds on a core and in the queue for one)."""
+    core, queued = (int(n) / 1e9 for n in Path("/proc/self/schedstat").read_text().split()[:2])
+    return Span(time.perf_counter(), core, queued)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Work with the worker's process and its state before and after."""
+
+    work: SliceWork
+
+    def __call__(self, index: int) -> tuple[int, Span, Span]:
+        before = now()
+        self.work(index)
+        return os.getpid(), before, now()
+
+
+def throughput(box: Box, slices: int) -> None:
+    """Two workers against one, in rounds that alternate; a busy machine is told apart from a bad executor."""
+    cut = GridCut.of(box, (8,) * 5)
+    drawn = np.random.default_rng(0).choice(len(cut), slices, replace=False).tolist()
+    watched = Watched(SliceWork(read_network(MODEL), cut, SliceOptions(budget=10_000_000)))
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    free: dict[int, list[float]] = {1: [], 2: []}
+    for jobs in (1, 2) * 3:
+        seen: dict[int, list[tuple[Span, Span]]] = {}
+        for _, (pid, before, after) in Processes(jobs).run(watched, chunked(drawn, max(1, slices // (8 * jobs)))):
+            seen.setdefault(pid, []).append((before, after))
+        # A worker's first slice loads the compiled kernels; 32,768 slices do that once.
+        spans = [(len(steps) - 1, steps[-1][1] - steps[0][1]) for steps in seen.values() if len(steps) > 1]
+        rates[jobs].append(sum(count / span.wall for count, span in spans))
+        free[jobs].append(sum(count / (span.core / (1 - span.idle)) for count, span in spans))
+        core, queued, idle = (
+            np.mean([share(span) for _, span in spans])
+            for share in (lambda s: s.core / s.wall, lambda s: s.queued / s.wall, lambda s: s.idle)
+        )
+        print(
+            f"{jobs} workers: {rates[jobs][-1]:.1f} slices a second; of its time a worker was {core:.1%} on a core, "
+            f"{queued:.1%} queued for one, {idle:.2%} without work",
+            flush=True,
+        )
+    for name, rate in (("by the clock", rates), ("had no worker queued for a core", free)):
+        ratio = np.median(rate[2]) / np.median(rate[1])
+        print(f"2 workers / 1 worker, {name}: {ratio:.2f}x the throughput (median of three rounds)")
+
+
 def overhead() -> None:
+    """What executor and store take for slices that need no work."""
     items = range(5000)
     for name, executor in (("this process", Here()), ("one process more", Processes(1))):
         with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "s", COLUMNS, {}) as store:
