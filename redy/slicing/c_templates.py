@@ -1,12 +1,12 @@
 """The C99 text of `redy.slicing.export_c`, for str.format."""
 
 HEAD = """\
-/* Written by redy {version}: a family of {slices} slices, {form} form. C99.
+/* Written by redy {version}: a family of {slices} slices, {form} form. C99.{note}
  * Define REDY_MAIN for a program that maps raw inputs to raw outputs.
  *
- * int redy_slice(const redy_real x[{inputs}])
+ * int redy_slice(const redy_real x[{raw}])
  *     The slice that x belongs to, or -1 if x lies outside the box.
- * int redy_evaluate(const redy_real x[{inputs}], redy_real y[{outputs}])
+ * int redy_evaluate(const redy_real x[{raw}], redy_real y[{outputs}])
  *     The same; fills y with the outputs unless it is -1.
  *
  * Compile without contraction and fast-math: cc -std=c99 -O2 (or -ffp-contract=off).
@@ -16,13 +16,8 @@ HEAD = """\
 typedef {real} redy_real;
 typedef {index} redy_index;
 
-#ifndef REDY_MAIN
-int redy_slice(const redy_real x[{inputs}]);
-int redy_evaluate(const redy_real x[{inputs}], redy_real y[{outputs}]);
-#define REDY_API
-#else
-#define REDY_API static
-#endif
+int redy_slice(const redy_real x[{raw}]);
+int redy_evaluate(const redy_real x[{raw}], redy_real y[{outputs}]);
 
 """
 
@@ -31,11 +26,13 @@ MAIN = """
 #include <stdio.h>
 int main(void)
 {{
-    redy_real x[{inputs}], y[{outputs}];
-    while (fread(x, sizeof x, 1, stdin) == 1) {{
-        if (redy_evaluate(x, y) < 0)
-            return 3;
-        if (fwrite(y, sizeof y, 1, stdout) != 1)
+    static redy_real x[64][{raw}], y[64][{outputs}];
+    size_t count, i;
+    while ((count = fread(x, sizeof x[0], 64, stdin)) > 0) {{
+        for (i = 0; i < count; i++)
+            if (redy_evaluate(x[i], y[i]) < 0)
+                return 3;
+        if (fwrite(y, sizeof y[0], count, stdout) != count)
             return 1;
     }}
     return 0;
@@ -51,7 +48,7 @@ INSIDE = """
 """
 
 GRID = """
-REDY_API int redy_slice(const redy_real x[{inputs}])
+{scope}int {slice}(const redy_real x[{inputs}])
 {{
     int32_t slice = 0, j;{inside}    for (k = 0; k < {inputs}; k++) {{
         int32_t place = 0;
@@ -64,7 +61,7 @@ REDY_API int redy_slice(const redy_real x[{inputs}])
 """
 
 TREE = """
-REDY_API int redy_slice(const redy_real x[{inputs}])
+{scope}int {slice}(const redy_real x[{inputs}])
 {{
     int32_t node = {root};{inside}    while (node >= 0)
         node = children[2 * node + (x[axes[node]] >= faces[node])];
@@ -112,24 +109,14 @@ static inline void redy_store(redy_real *z, const redy_four *sum, uint32_t relu)
 #endif
 """
 
-FOLDED = """
+LAYERS = """
 /* A program is, per layer: relu, blocks of four rows, columns, the first block in the pool, its places. A block holds
- * four biases and then four weights for each column; column j reads values[places[j]]. */
-REDY_API int redy_evaluate(const redy_real x[{inputs}], redy_real y[{outputs}])
+ * four biases and then four weights for each column; column j reads values[places[j]]. The values of the layers are
+ * written from z on; returns those of the last. */
+static const redy_real *redy_layers(const redy_real *values, redy_real *z, const uint32_t *at, const redy_four *pool,
+                                    const redy_index *places)
 {{
-    union {{
-        redy_real values[{values}];
-        redy_four aligned;
-    }} room;
-    redy_real *values = room.values, *z = values + {first};
-    const int slice = redy_slice(x);
-    const uint32_t *at;
     uint32_t layers, i, j;
-    if (slice < 0)
-        return -1;
-    for (i = 0; i < {inputs}; i++)
-        values[i] = x[i];
-    at = programs + starts[slice_mask[slice]];
     for (layers = *at++; layers > 0; layers--, at += 5) {{
         const uint32_t relu = at[0], blocks = at[1], columns = at[2];
         const redy_four *weight = pool + at[3];
@@ -145,9 +132,27 @@ REDY_API int redy_evaluate(const redy_real x[{inputs}], redy_real y[{outputs}])
             redy_store(z, &sum, relu);
         }}
     }}
-    z -= 4 * at[-4];
+    return z - 4 * at[-4];
+}}
+"""
+
+FOLDED = """
+{scope}int {evaluate}(const redy_real x[{inputs}], redy_real y[{outputs}])
+{{
+    union {{
+        redy_real values[{values}];
+        redy_four aligned;
+    }} room;
+    const int slice = {slice}(x);
+    const redy_real *last;
+    uint32_t i;
+    if (slice < 0)
+        return -1;
+    for (i = 0; i < {inputs}; i++)
+        room.values[i] = x[i];
+    last = redy_layers(room.values, room.values + {first}, programs + starts[slice_mask[slice]], pool, places);
     for (i = 0; i < {outputs}; i++)
-        y[i] = z[i];
+        y[i] = last[i];
     return slice;
 }}
 """
@@ -164,7 +169,7 @@ static const uint8_t many[16] = {{0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4
  * value that it reads and its first column. A block holds four biases and then four weights for each column. A mask has
  * for each layer with relu one bit a unit, the lowest first, set if it lives: living[] lists these, and no others are
  * read; blocks without any are left out. */
-REDY_API int redy_evaluate(const redy_real x[{inputs}], redy_real y[{outputs}])
+{scope}int {evaluate}(const redy_real x[{inputs}], redy_real y[{outputs}])
 {{
     union {{
         redy_real values[{values}];
@@ -173,7 +178,7 @@ REDY_API int redy_evaluate(const redy_real x[{inputs}], redy_real y[{outputs}])
     redy_real *values = room.values;
     redy_index living[{values}];
     uint32_t begin[{steps} + 1], size[{steps} + 1], step, i, j, k, t, end = {first};
-    const int slice = redy_slice(x);
+    const int slice = {slice}(x);
     const uint32_t *at = program;
     const uint8_t *mask;
     if (slice < 0)
@@ -221,5 +226,39 @@ REDY_API int redy_evaluate(const redy_real x[{inputs}], redy_real y[{outputs}])
     for (i = 0; i < {outputs}; i++)
         y[i] = values[begin[{steps}] + i];
     return slice;
+}}
+"""
+
+FRONT = """
+/* What comes before the layer whose values are cut. Returns whether x lies in the box. */
+static int redy_front(const redy_real x[{raw}], redy_real hidden[{inputs}])
+{{
+    union {{
+        redy_real values[{front_values}];
+        redy_four aligned;
+    }} room;
+    const redy_real *last;
+    uint32_t i;
+    for (i = 0; i < {raw}; i++) {{
+        if (!(x[i] >= front_lower[i] && x[i] <= front_upper[i]))
+            return 0;
+        room.values[i] = x[i];
+    }}
+    last = redy_layers(room.values, room.values + {front_first}, front_program, front_pool, front_places);
+    for (i = 0; i < {inputs}; i++)
+        hidden[i] = last[i];
+    return 1;
+}}
+
+int redy_slice(const redy_real x[{raw}])
+{{
+    redy_real hidden[{inputs}];
+    return redy_front(x, hidden) ? {slice}(hidden) : -1;
+}}
+
+int redy_evaluate(const redy_real x[{raw}], redy_real y[{outputs}])
+{{
+    redy_real hidden[{inputs}];
+    return redy_front(x, hidden) ? {evaluate}(hidden, y) : -1;
 }}
 """

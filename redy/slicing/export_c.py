@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redy.errors import InputError
+from redy.model import Box
 from redy.slicing import c_templates
 from redy.slicing.archive import Pool, pack_programs
 from redy.slicing.cuts import GridCut, TreeCut
 from redy.slicing.export_onnx import round_up
 from redy.slicing.masks import unpack
-from redy.slicing.program import Step, Weights
+from redy.slicing.program import Program, Step, Weights
 from redy.version import __version__
 
 if TYPE_CHECKING:
@@ -27,35 +28,50 @@ if TYPE_CHECKING:
 
 
 def c_source(family: Family, form: Form | None = None) -> str:
-    """The C99 file of a family in one of its forms."""
+    """The C99 file of a family in one of its forms.
+
+    Of a family that is cut on a hidden layer it holds the dense part before that layer, too; where that is not dense
+    the functions take the hidden values instead of the model's input, and the file says so.
+    """
     chosen = form or family.form
-    if family.front is not None:
-        raise InputError("a family that is cut on a hidden layer has no C form; export its slices as ONNX")
     if family.winner is not None:
         raise InputError("a family that keeps the decision alone has no C form; export it as ONNX")
+    front = None if family.front is None else family.front.program
+    inputs, apart = family.whole.inputs, family.front is not None and front is None
     names = {
         "version": __version__,
         "slices": len(family),
         "form": chosen,
-        "inputs": family.whole.inputs,
-        "first": _whole_blocks(family.whole.inputs),
+        "raw": inputs if front is None else front.inputs,
+        "inputs": inputs,
+        "first": _whole_blocks(inputs),
         "outputs": family.whole.steps[-1].bias.size,
         "real": "float" if family.whole.dtype == np.float32 else "double",
+        "scope": "" if front is None else "static ",
+        "slice": "redy_slice" if front is None else "redy_slice_behind",
+        "evaluate": "redy_evaluate" if front is None else "redy_evaluate_behind",
+        "note": f"\n * x holds the values of the layer {family.network.input.name}, not the model's input."
+        if apart
+        else "",
     }
     tables, sizes = _shared(family) if chosen == "shared" else _folded(family)
-    names |= {"index": f"{np.min_scalar_type(sizes['values']).name}_t", **sizes}
-    body = c_templates.SHARED if chosen == "shared" else c_templates.FOLDED
-    return "".join(
-        [
-            c_templates.HEAD.format(**names),
-            _cut(family, names),
-            _array("uint32_t", "slice_mask", family.slice_mask),
-            c_templates.FOUR.format(**names),
-            *tables,
-            body.format(**names),
-            c_templates.MAIN.format(**names),
-        ]
-    )
+    before, front_sizes = ([], {}) if family.front is None or front is None else _front(family.front.box, front)
+    largest = max(sizes["values"], front_sizes.get("front_values", 0))
+    names |= {"index": f"{np.min_scalar_type(largest).name}_t", **sizes, **front_sizes}
+    layers = chosen == "folded" or front is not None
+    parts = [
+        c_templates.HEAD.format(**names),
+        _cut(family, names),
+        _array("uint32_t", "slice_mask", family.slice_mask),
+        c_templates.FOUR.format(**names),
+        *tables,
+        c_templates.LAYERS.format(**names) if layers else "",
+        (c_templates.SHARED if chosen == "shared" else c_templates.FOLDED).format(**names),
+        *before,
+        "" if front is None else c_templates.FRONT.format(**names),
+        c_templates.MAIN.format(**names),
+    ]
+    return "".join(parts)
 
 
 def _shared(family: Family) -> tuple[list[str], dict[str, int]]:
@@ -94,9 +110,36 @@ def _folded(family: Family) -> tuple[list[str], dict[str, int]]:
     The terms of a layer stand side by side and its rows in blocks of four, so that compilers use vectors although every
     sum keeps its order, and a layer is one loop however many values it reads.
     """
+    programs = (family.mask_program(mask, "folded") for mask in range(len(family.masks)))
+    starts, table, places, pool, values = _layers(programs, family.whole.dtype)
+    tables = [
+        _array("uint32_t", "starts", np.array(starts)),
+        _array("uint32_t", "programs", np.array(table)),
+        _array("redy_index", "places", places),
+        _fours(pool),
+    ]
+    return tables, {"values": values}
+
+
+def _front(box: Box, program: Program) -> tuple[list[str], dict[str, int]]:
+    """The tables of the part before a hidden layer, and its sizes."""
+    _, table, places, pool, values = _layers([program], program.dtype)
+    tables = [
+        _array("redy_real", "front_lower", box.lower.ravel().astype(program.dtype)),
+        _array("redy_real", "front_upper", box.upper.ravel().astype(program.dtype)),
+        _array("uint32_t", "front_program", np.array(table)),
+        _array("redy_index", "front_places", places),
+        _fours(pool, "front_pool"),
+    ]
+    return tables, {"front_values": values, "front_first": _whole_blocks(program.inputs)}
+
+
+def _layers(
+    programs: Iterable[Program], dtype: np.dtype[Any]
+) -> tuple[list[int], list[int], NDArray[Any], Weights, int]:
+    """Programs as where each starts, their numbers, the places that columns read, the blocks, and values at most."""
     pool, places, table, starts, most = Pool(), Pool(), list[int](), list[int](), 0
-    for mask in range(len(family.masks)):
-        program = family.mask_program(mask, "folded")
+    for program in programs:
         starts.append(len(table))
         table.append(len(program.steps))
         begin, end = [0], _whole_blocks(program.inputs)
@@ -108,13 +151,7 @@ def _folded(family: Family) -> tuple[list[str], dict[str, int]]:
             begin.append(end)
             end += BLOCK * len(blocks)
         most = max(most, end)
-    tables = [
-        _array("uint32_t", "starts", np.array(starts)),
-        _array("uint32_t", "programs", np.array(table)),
-        _array("redy_index", "places", places.array(np.int64)),
-        _fours(pool.array(family.whole.dtype).reshape(-1, BLOCK)),
-    ]
-    return tables, {"values": most}
+    return starts, table, places.array(np.int64), pool.array(dtype).reshape(-1, BLOCK), most
 
 
 BLOCK = 4
@@ -146,7 +183,9 @@ def program_source(family: Family, form: Form = "folded") -> str:
 
 def _cut(family: Family, names: dict[str, Any]) -> str:
     cut, dtype = family.cut, family.whole.dtype
-    lower, upper = family.limits
+    lower, upper = (
+        family.limits if family.front is None else (end.ravel().astype(dtype) for end in (cut.box.lower, cut.box.upper))
+    )
     limits = _array("redy_real", "lower", lower) + _array("redy_real", "upper", upper)
     if isinstance(cut, GridCut):
         faces = [round_up(face, dtype) for face in cut.faces]
@@ -169,10 +208,10 @@ def _array(kind: str, name: str, values: NDArray[Any]) -> str:
     return f"static const {kind} {name}[{len(items)}] = {{\n{_lines(items)}}};\n"
 
 
-def _fours(pool: Weights) -> str:
-    """The pool of weights, (n, 4)."""
+def _fours(pool: Weights, name: str = "pool") -> str:
+    """A pool of weights, (n, 4)."""
     items = ["{" + ",".join(map(_number, four)) + "}" for four in pool]
-    return f"static const redy_four pool[{len(items)}] = {{\n{_lines(items)}}};\n"
+    return f"static const redy_four {name}[{len(items)}] = {{\n{_lines(items)}}};\n"
 
 
 def _number(value: Any) -> str:  # noqa: ANN401 - a numpy scalar of any kind

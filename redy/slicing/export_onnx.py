@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 from numpy.typing import ArrayLike, DTypeLike, NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, compose, helper, numpy_helper, version_converter
 
 from redy.errors import InputError
 from redy.model import Network
@@ -82,9 +82,7 @@ def family_model(family: Family, *, flat: bool = False) -> ModelProto:
     if family.winner is not None:
         last = _decided(graph, family, chosen, last)
     if not flat:
-        if family.front is not None:
-            raise InputError("a family that is cut on a hidden layer is exported slice by slice (--slice)")
-        return _finished(
+        made = _finished(
             graph,
             network,
             last,
@@ -94,10 +92,35 @@ def family_model(family: Family, *, flat: bool = False) -> ModelProto:
                 "redy.guarantee": family.guarantee,
             },
         )
+        return made if family.front is None else _behind(onnx.load_model_from_string(family.front.model), made)
     element = helper.np_dtype_to_tensor_dtype(program.dtype)
     graph.add("Identity", [last], "y")
     inputs = [helper.make_tensor_value_info("x", element, ["n", program.inputs])]
     return graph.model(inputs, [helper.make_tensor_value_info("y", element, ["n", program.steps[-1].bias.size])], {})
+
+
+def _behind(front: ModelProto, tail: ModelProto) -> ModelProto:
+    """One model of the part before the sliced layer, as it was, and the family of what follows.
+
+    Raises:
+        InputError: the front's operators have no form in the opset that the family needs.
+    """
+    versions = {entry.domain: entry.version for entry in front.opset_import}
+    try:
+        if versions.get("", OPSET) < OPSET:
+            front = version_converter.convert_version(front, OPSET)
+        for model in (front, tail):
+            model.ir_version = max(front.ir_version, tail.ir_version)
+        for entry in tail.opset_import:
+            entry.version = max(versions.get("", OPSET), OPSET)
+        joint = (front.graph.output[0].name, tail.graph.input[0].name)
+        merged = compose.merge_models(front, tail, io_map=[joint], producer_name="redy", producer_version=__version__)
+        helper.set_model_props(merged, {entry.key: entry.value for entry in tail.metadata_props})
+        onnx.checker.check_model(merged, full_check=True)
+    except (ValueError, RuntimeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        text = " ".join(str(error).split())[:160]
+        raise InputError(f"the part before the sliced layer cannot be joined to the family ({text})") from error
+    return merged
 
 
 def session(model: ModelProto) -> Any:  # noqa: ANN401 - onnxruntime ships no types
@@ -222,15 +245,15 @@ def _decided(graph: _Graph, family: Family, chosen: str, last: str) -> str:
 def _gates(graph: _Graph, family: Family, chosen: str) -> dict[int, str]:
     """Per ReLU step of the whole program its living bits as numbers 0 and 1, (n, units of the step)."""
     network, dtype = family.network, family.whole.dtype
+    if not network.units:
+        return {}
     alive = unpack(family.masks, network.units) != 0
     bits = graph.constant("redy_bits", np.packbits(alive, axis=1, bitorder="little"), np.uint8)
     mask = graph.add("Gather", [graph.constant("redy_slice_mask", family.slice_mask, np.int32), chosen], "redy_mask")
     packed = graph.add("Gather", [bits, mask], "redy_packed", axis=0)
     wide = graph.add("Cast", [packed], "redy_wide", to=TensorProto.INT32)
-    column = graph.add("Unsqueeze", [wide, graph.constant("redy_last", [2])], "redy_column")
-    shifted = graph.add("Div", [column, graph.constant("redy_powers", 1 << np.arange(8), np.int32)], "redy_shifted")
-    single = graph.add("Mod", [shifted, graph.constant("redy_two", 2, np.int32)], "redy_single")
-    numbers = graph.add("Cast", [single], "redy_numbers", to=helper.np_dtype_to_tensor_dtype(dtype))
+    bytes_ = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
+    numbers = graph.add("Gather", [graph.constant("redy_bytes", bytes_, dtype), wide], "redy_numbers", axis=0)
     width = 8 * -(-network.units // 8)
     flat = graph.add("Reshape", [numbers, graph.constant("redy_width", [-1, width])], "redy_living")
     gates, first = {}, 0

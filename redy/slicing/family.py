@@ -52,14 +52,24 @@ class Front:
         """As a network."""
         return read_network(onnx.load_model_from_string(self.model))
 
-    def hidden(self, x: NDArray[Any], within: Box, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """The hidden values (n, units) at checked points (n, inputs), in float64 and then rounded.
+    @cached_property
+    def program(self) -> Program | None:
+        """As a program, if it is dense: the C99 export then computes the very same hidden values."""
+        try:
+            return program_of(fuse(self.network), self.network.weight_dtype)
+        except InputError:
+            return None
 
-        Rounding may carry a value across the margin of the hidden box only if it is far larger than float32's; then
-        the point is refused.
+    def hidden(self, x: NDArray[Any], within: Box) -> NDArray[Any]:
+        """The hidden values (n, units) at checked points (n, inputs), in the type of the points.
+
+        A front that is not dense is evaluated in float64, and its values rounded.
         """
-        values = self.network.evaluate(x.astype(np.float64).reshape(-1, *self.network.input.shape))
-        flat = values.reshape(len(x), -1).astype(dtype)
+        if self.program is not None:
+            flat = self.program.evaluate(x)
+        else:
+            values = self.network.evaluate(x.astype(np.float64).reshape(-1, *self.network.input.shape))
+            flat = values.reshape(len(x), -1).astype(x.dtype)
         if not within.contains(flat.astype(np.float64).reshape(-1, *within.shape)).all():
             raise CheckFailed("a hidden value lies outside its bounds; this is a bug in redy")
         return flat
@@ -264,7 +274,7 @@ class Family:
         outside = ~((flat >= lower) & (flat <= upper)).all(axis=1)
         if outside.any():
             raise InputError(f"point {int(outside.argmax())} lies outside the box of the family")
-        return flat if self.front is None else self.front.hidden(flat, self.cut.box, dtype), one
+        return flat if self.front is None else self.front.hidden(flat, self.cut.box), one
 
     @cached_property
     def limits(self) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -5,12 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
-from test_family import small_model
+from test_family import run_c, small_model
 
+from redy.bounds.linear import linear_bounds
 from redy.cli.main import run
 from redy.formats.onnx_read import read_network
+from redy.model import Box
+from redy.slicing.export_onnx import session
 from redy.slicing.family import Family
+from redy.slicing.program import program_of
+from redy.slicing.tail import hidden_box, rounding, split_model
 
 
 def original(model: Path, x: np.ndarray) -> np.ndarray:
@@ -47,6 +53,67 @@ def test_the_dense_tail_of_the_digits_cnn(models: Path, tmp_path: Path) -> None:
     family = Family.open(output)
     x = family.front.box.sample(50, np.random.default_rng(0)).astype(np.float32)
     np.testing.assert_allclose(family.evaluate(x), original(model, x), atol=1e-3)
+
+
+@pytest.mark.parametrize("form", ["shared", "folded"])
+def test_exports_of_a_dense_family(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C gives the bits of numpy; the one model, with the front as it was, the outputs of the original."""
+    monkeypatch.chdir(tmp_path)
+    Path("m.onnx").write_bytes(small_model(4, (30, 10, 12, 12, 3)))
+    command = ["slice", "m.onnx", "--bounds", "[-0.3,0.3]", "--at", "y0", "--units", "3", "--quiet", "-o", "f.redy"]
+    assert run([*command, "--form", form]) == 0
+    family = Family.open("f.redy")
+    assert family.front.program is not None
+    x = np.random.default_rng(1).uniform(-0.3, 0.3, (2000, 30)).astype(np.float32)
+    x[:200] = np.random.default_rng(2).choice(np.float32([-0.3, 0.3]), (200, 30))
+    assert run(["export", "f.redy", "-o", "f.c"]) == 0
+    y = run_c(Path("f.c").read_text(), x, tmp_path)
+    assert y.tobytes() == family.evaluate(x).tobytes()
+    assert run(["export", "f.redy", "-o", "f.onnx"]) == 0
+    model = onnx.load("f.onnx")
+    assert [port.name for port in model.graph.input] == ["x"]
+    np.testing.assert_allclose(session(model).run(None, {"x": x})[0], original(Path("m.onnx"), x), atol=1e-4)
+    assert {entry.key: entry.value for entry in model.metadata_props}["redy.slices"] == str(len(family))
+
+
+@pytest.mark.parametrize("at", ["y0", "y1"])
+def test_hidden_values_of_every_engine_stay_in_the_hidden_box(at: str) -> None:
+    """The box is widened by a bound on the rounding, which onnxruntime and sums in a fixed order keep."""
+    model = onnx.load_from_string(small_model(7, (6, 200, 100, 3)))
+    network, box = read_network(model), Box(np.full(6, -1.0), np.full(6, 1.0))
+    margin = rounding(network, box, at, linear_bounds(network, box).intervals)
+    x = np.random.default_rng(0).uniform(-1, 1, (500, 6)).astype(np.float32)
+    exact = network.trace(x.astype(np.float64), keep=[at])[at]
+    front, _ = split_model(model, at)
+    program = program_of(read_network(onnx.load_from_string(front)), "float32")
+    for values in (session(onnx.load_from_string(front)).run(None, {"x": x})[0], program.evaluate(x)):
+        error = np.abs(values - exact)
+        assert (error <= margin).all()
+        assert error.max() > 0
+        assert hidden_box(network, box, at).contains(values.astype(np.float64)).all()
+
+
+def test_one_model_of_the_digits_cnn(models: Path, tmp_path: Path) -> None:
+    model = models / "digits_cnn.onnx"
+    dense = [node.name for node in read_network(model).activations if len(node.shape) == 1]
+    if not dense:
+        pytest.skip("the shipped network has no dense hidden layer")
+    path = str(tmp_path / "f.redy")
+    bounds = str(models / "digits_cnn.box.json")
+    assert run(["slice", str(model), "--bounds", bounds, "--at", dense[0], "--units", "2", "--quiet", "-o", path]) == 0
+    family = Family.open(path)
+    x = family.front.box.sample(50, np.random.default_rng(0)).astype(np.float32)
+    assert run(["export", path, "-o", str(tmp_path / "f.onnx")]) == 0
+    joined = onnx.load(tmp_path / "f.onnx")
+    shaped = {joined.graph.input[0].name: x.reshape(-1, *family.front.box.shape)}
+    y = session(joined).run(None, shaped)[0]
+    np.testing.assert_allclose(y, original(model, x), atol=1e-3)
+    assert run(["export", path, "-o", str(tmp_path / "f.c")]) == 0
+    source = (tmp_path / "f.c").read_text()
+    assert "not the model's input" in source
+    assert family.front.program is None
+    hidden = family.points(x)[0]
+    assert run_c(source, hidden, tmp_path).tobytes() == family.evaluate(x).tobytes()
 
 
 @pytest.mark.parametrize(
