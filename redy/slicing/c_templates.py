@@ -148,13 +148,21 @@ FOLDED = """
     uint32_t i;
     if (slice < 0)
         return -1;
-    for (i = 0; i < {inputs}; i++)
+{decided}    for (i = 0; i < {inputs}; i++)
         room.values[i] = x[i];
     last = redy_layers(room.values, room.values + {first}, programs + starts[slice_mask[slice]], pool, places);
     for (i = 0; i < {outputs}; i++)
         y[i] = last[i];
     return slice;
 }}
+"""
+
+DECIDED = """\
+    if (winner[slice] >= 0) {{
+        for (i = 0; i < {outputs}; i++)
+            y[i] = i == (uint32_t)winner[slice] ? {won} : {lost};
+        return slice;
+    }}
 """
 
 SHARED = """
@@ -183,7 +191,7 @@ static const uint8_t many[16] = {{0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4
     const uint8_t *mask;
     if (slice < 0)
         return -1;
-    mask = masks + (uint32_t)slice_mask[slice] * {mask_bytes}u;
+{decided}    mask = masks + (uint32_t)slice_mask[slice] * {mask_bytes}u;
     for (i = 0; i < {inputs}; i++) {{
         values[i] = x[i];
         living[i] = (redy_index)i;

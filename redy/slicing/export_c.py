@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from redy.errors import InputError
 from redy.model import Box
 from redy.slicing import c_templates
 from redy.slicing.archive import Pool, pack_programs
@@ -34,8 +33,6 @@ def c_source(family: Family, form: Form | None = None) -> str:
     the functions take the hidden values instead of the model's input, and the file says so.
     """
     chosen = form or family.form
-    if family.winner is not None:
-        raise InputError("a family that keeps the decision alone has no C form; export it as ONNX")
     front = None if family.front is None else family.front.program
     inputs, apart = family.whole.inputs, family.front is not None and front is None
     names = {
@@ -55,6 +52,8 @@ def c_source(family: Family, form: Form | None = None) -> str:
         else "",
     }
     tables, sizes = _shared(family) if chosen == "shared" else _folded(family)
+    winner, names["decided"] = _decided(family, names)
+    tables.append(winner)
     before, front_sizes = ([], {}) if family.front is None or front is None else _front(family.front.box, front)
     largest = max(sizes["values"], front_sizes.get("front_values", 0))
     names |= {"index": f"{np.min_scalar_type(largest).name}_t", **sizes, **front_sizes}
@@ -72,6 +71,15 @@ def c_source(family: Family, form: Form | None = None) -> str:
         c_templates.MAIN.format(**names),
     ]
     return "".join(parts)
+
+
+def _decided(family: Family, names: dict[str, Any]) -> tuple[str, str]:
+    """The winners of a family that keeps the decision alone, and the code that asks them; nothing for others."""
+    if family.winner is None:
+        return "", ""
+    constants = family.constants
+    values = {"won": int(constants[0, 0]), "lost": 1 - int(constants[0, 0])}
+    return _array("int32_t", "winner", family.winner), c_templates.DECIDED.format(**names, **values)
 
 
 def _shared(family: Family) -> tuple[list[str], dict[str, int]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -16,6 +18,7 @@ from redy.formats.onnx_read import read_network
 from redy.redundancy.query import SameWinner
 from redy.slicing.adaptive import adaptive_cut
 from redy.slicing.cuts import Cut, GridCut
+from redy.slicing.export_c import c_source
 from redy.slicing.export_onnx import family_model, session, slice_model
 from redy.slicing.family import Family
 from redy.slicing.pruning import pruned
@@ -81,6 +84,16 @@ def test_exports_and_the_file(family: Family, tmp_path: Path) -> None:
     assert len(inside)
     one = session(slice_model(again, index)).run(None, {"x": inside})[0]
     assert np.array_equal(one, family.evaluate(inside))
+
+
+@pytest.mark.parametrize("form", ["shared", "folded"])
+def test_c_gives_the_same_bits(family: Family, form: Literal["shared", "folded"], tmp_path: Path) -> None:
+    (tmp_path / "f.c").write_text(c_source(family, form), encoding="ascii")
+    flags = ["-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-DREDY_MAIN"]
+    subprocess.run(["gcc", *flags, "f.c", "-o", "f"], cwd=tmp_path, check=True)
+    x = points(family)
+    done = subprocess.run([tmp_path / "f"], input=x.tobytes(), capture_output=True, check=True)
+    assert np.array_equal(np.frombuffer(done.stdout, np.float32).reshape(len(x), -1), family.evaluate(x, form=form))
 
 
 def test_points_alone_decide_nothing() -> None:
