@@ -1,7 +1,7 @@
 """A slice, or the whole family, as one ONNX model.
 
 The model of a family picks the slice itself: it counts the faces at or below the point (grid) or goes down the tree,
-gathers the living bits of the slice's mask, and multiplies every activation by them (the shared form).
+gathers the living bits of the slice's mask, and clears the units that do not live (the shared form).
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def _finished(graph: _Graph, network: Network, last: str, metadata: dict[str, st
 
 
 def _emit(graph: _Graph, program: Program, x: str, gates: dict[int, str]) -> str:
-    """The steps of a program; the value of a step in `gates` is multiplied by that value. The last value's name."""
+    """The steps of a program; where `gates` has one for a step, units outside it become 0. The last value's name."""
     values, dtype = [x], program.dtype
     for number, step in enumerate(program.steps, start=1):
         name = f"redy_{number}"
@@ -170,7 +170,8 @@ def _emit(graph: _Graph, program: Program, x: str, gates: dict[int, str]) -> str
         if step.relu:
             last = graph.add("Relu", [last], f"{name}_y")
         if number in gates:
-            last = graph.add("Mul", [last, gates[number]], f"{name}_gated")
+            zero = graph.constant("redy_nothing", 0, dtype)
+            last = graph.add("Where", [gates[number], last, zero], f"{name}_gated")
         values.append(last)
     return values[-1]
 
@@ -243,19 +244,20 @@ def _decided(graph: _Graph, family: Family, chosen: str, last: str) -> str:
 
 
 def _gates(graph: _Graph, family: Family, chosen: str) -> dict[int, str]:
-    """Per ReLU step of the whole program its living bits as numbers 0 and 1, (n, units of the step)."""
-    network, dtype = family.network, family.whole.dtype
+    """Per ReLU step of the whole program which units live, (n, units of the step)."""
+    network = family.network
     if not network.units:
         return {}
     alive = unpack(family.masks, network.units) != 0
     bits = graph.constant("redy_bits", np.packbits(alive, axis=1, bitorder="little"), np.uint8)
-    mask = graph.add("Gather", [graph.constant("redy_slice_mask", family.slice_mask, np.int32), chosen], "redy_mask")
-    packed = graph.add("Gather", [bits, mask], "redy_packed", axis=0)
-    wide = graph.add("Cast", [packed], "redy_wide", to=TensorProto.INT32)
-    bytes_ = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
-    numbers = graph.add("Gather", [graph.constant("redy_bytes", bytes_, dtype), wide], "redy_numbers", axis=0)
+    # The bits are unpacked from constants alone, which a runtime does once, when it loads the model.
+    wide = graph.add("Cast", [bits], "redy_wide", to=TensorProto.INT32)
+    byte = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
+    single = graph.add("Gather", [graph.constant("redy_bytes", byte, np.bool_), wide], "redy_single", axis=0)
     width = 8 * -(-network.units // 8)
-    flat = graph.add("Reshape", [numbers, graph.constant("redy_width", [-1, width])], "redy_living")
+    rows = graph.add("Reshape", [single, graph.constant("redy_width", [-1, width])], "redy_rows")
+    mask = graph.add("Gather", [graph.constant("redy_slice_mask", family.slice_mask, np.int32), chosen], "redy_mask")
+    flat = graph.add("Gather", [rows, mask], "redy_living", axis=0)
     gates, first = {}, 0
     steps = [number for number, step in enumerate(family.whole.steps, start=1) if step.relu]
     for number, (_, mine) in zip(steps, by_activation(network, alive[0].astype(np.uint8)), strict=True):

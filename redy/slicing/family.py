@@ -33,6 +33,8 @@ EngineName = Literal["numpy", "onnxruntime"]
 
 CACHED = 4096
 """Programs of slices kept in memory."""
+TOGETHER = 1000
+"""Points that the model of the whole family is given at once: what it gathers for them stays in the cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -306,7 +308,8 @@ class Family:
         at = self.cut.locate(flat)
         mask = self.slice_mask[at]
         if engine == "onnxruntime" and chosen == "shared":
-            result = self._session(None).run(None, {"x": flat})[0]
+            parts = np.split(flat, range(TOGETHER, len(flat), TOGETHER))
+            result = np.concatenate([self._session(None).run(None, {"x": part})[0] for part in parts])
         else:
             result = np.empty((len(flat), self.whole.steps[-1].bias.size), dtype=self.whole.dtype)
             order = np.argsort(mask, kind="stable")
