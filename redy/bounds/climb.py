@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from redy.bounds.branch import Rows
-from redy.bounds.descent import DEPTH
 from redy.model import Array
 
 Value = Callable[[Array], Array]
@@ -55,42 +53,6 @@ class Met:
 
     def _size(self, row: int, points: Array) -> Array:
         return np.asarray(np.abs(self.rows.evaluate(points)[:, self.rows.variables + row]))
-
-
-def deepest(tree: NDArray[np.int16], lower: Array, upper: Array) -> Array:
-    """The middle (n,) of the smallest sub-box of a search's tree (see `redy.bounds.branch.Found`).
-
-    A depth-first search that ends with sub-boxes too small to cut is near a point that refutes what was asked, or comes
-    within rounding of it: on a kink, which neither middles nor corners hit.
-    """
-    return np.asarray(_deepest(tree, lower, upper))
-
-
-@numba.njit(cache=True)
-def _deepest(tree, lower, upper):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - numba infers types
-    n = len(lower)
-    lo, hi = np.zeros((DEPTH + 3, n)), np.zeros((DEPTH + 3, n))
-    depth = np.zeros(DEPTH + 3, np.int64)
-    lo[0], hi[0] = lower, upper
-    best, middle, top = -1, lower.copy(), 1
-    for axis in tree:
-        if top == 0:
-            break
-        s = top - 1
-        if depth[s] > best:
-            best = depth[s]
-            for i in range(n):
-                middle[i] = lo[s, i] + (hi[s, i] - lo[s, i]) / 2
-        if axis < 0:
-            top -= 1
-            continue
-        cut = lo[s, axis] + (hi[s, axis] - lo[s, axis]) / 2
-        lo[s + 1], hi[s + 1] = lo[s], hi[s]
-        depth[s] += 1
-        depth[s + 1] = depth[s]
-        lo[s, axis], hi[s + 1, axis] = cut, cut
-        top += 1
-    return middle
 
 
 def climb(value: Value, lower: Array, upper: Array, start: Array) -> Array:

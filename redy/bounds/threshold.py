@@ -3,8 +3,9 @@
 The largest value met, times a little, is the goal. One search (`redy.bounds.branch`) asks for all rows whether
 |row| <= t everywhere, with t half way (on a logarithmic scale) from the bound that is known down to the goal: each such
 step costs several times what the one before did, so that little is lost when the budget ends. Where a search proves t,
-it is the next bound; where a point refutes it, local search climbs on from there and the goal grows; where sub-boxes
-stay open, the next t lies above it. The row with the largest values comes first: its bound is that of the whole.
+it is the next bound; where a point refutes it or comes near to that, local search climbs on from there and the goal
+grows; where sub-boxes stay open, the next t lies above it. The row with the largest values comes first: its bound is
+that of the whole.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redy.bounds.branch import LOWER, UPPER, Clause, Rows, Search
-from redy.bounds.climb import Met, deepest
+from redy.bounds.climb import Met
 from redy.bounds.rounding import GROW, UNIT
 from redy.model import Array
 
@@ -78,11 +79,8 @@ class Thresholds:
         self.boxes, self.work = self.boxes + found.boxes, self.work + found.work
         self.bound[sides[found.proved], which[found.proved]] = limits[found.proved]
         before = self.met.values.copy()
-        if found.refuted:
-            self.met.climb(np.stack(list(found.refuted.values())))
-        if found.open and found.work < budget:
-            # Sub-boxes became too small to cut: the threshold is met or passed there, on a kink that no corner hits.
-            self.met.climb(deepest(found.tree, self.rows.lower[0], self.rows.upper[0])[None])
+        if near := [*found.refuted.values(), *found.open.values()]:
+            self.met.climb(np.unique(np.stack(near), axis=0))
         for c in (*found.refuted, *found.open):
             # A value within rounding of the threshold would be asked about for ever.
             if self.met.values[which[c]] <= max(before[which[c]], limits[c]):

@@ -13,6 +13,7 @@ the margin, it is a winner of the reduced network; elsewhere the reduced network
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redy.bounds.branch import LOWER, UPPER, Clause, Found, Rows, Search
-from redy.bounds.climb import climb, deepest
+from redy.bounds.climb import climb
 from redy.bounds.condensed import Intervals, condense
 from redy.bounds.difference import Joint, Pairs, join, stack
 from redy.bounds.linear import form_bounds
@@ -33,6 +34,10 @@ Winner = Literal["max", "min"]
 
 WORK = 300_000_000
 """Work of the engine for one question (see `redy.bounds.descent`), a few seconds."""
+TRIED = 3
+"""Points near a violation from which local search starts, at most."""
+GLANCE = 10
+"""A tenth of the work is tried first: it often shows a point that refutes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,22 +142,29 @@ def ask(query: Query, *, budget: int = WORK, deadline: float | None = None) -> V
         InputError: the networks do not fit together.
     """
     joint = join(query.original, query.reduced, query.box, query.known, query.pairs)
-    if isinstance(query.claim, Within):
-        found = _within(joint, query.claim, budget, deadline)
-    else:
-        found = _same_winner(joint, query.claim, budget, deadline)
-    return _judged(query, found, stuck=bool(found.open) and found.work < budget)
+    verdict: Verdict = Unknown("nothing was asked")
+    for work in (max(1, budget // GLANCE), budget):
+        if isinstance(query.claim, Within):
+            found = _within(joint, query.claim, work, deadline)
+        else:
+            found = _same_winner(joint, query.claim, work, deadline)
+        verdict = _judged(query, found)
+        # A search goes on with the other clauses after one was refuted, which is all that is asked here.
+        if found.refuted or not isinstance(verdict, Unknown):
+            break
+    return verdict
 
 
-def _judged(query: Query, found: Found, *, stuck: bool) -> Verdict:
-    points = [query.box.clip(point.reshape(1, *query.box.shape))[0] for point in found.refuted.values()]
-    if stuck and not points:
+def _judged(query: Query, found: Found) -> Verdict:
+    points = _shaped(query, found.refuted.values())
+    if not len(points) and found.open:
+        near = _shaped(query, found.open.values())
+        best = np.argsort(-violation(query, near), kind="stable")[:TRIED]
         lower, upper = query.box.lower.ravel(), query.box.upper.ravel()
-        start = deepest(found.tree, lower, upper)
-        points = [climb(partial(violation, query), lower, upper, start).reshape(query.box.shape)]
-        points = [point for point in points if violation(query, point[None])[0] > 0]
-    if points:
-        worst = violation(query, np.stack(points))
+        risen = [climb(partial(violation, query), lower, upper, near[k].ravel()) for k in best]
+        points = _shaped(query, [point for point in risen if violation(query, point[None])[0] > 0])
+    if len(points):
+        worst = violation(query, points)
         if worst.max() > 0:
             return Refuted(points[int(worst.argmax())])
         return Unknown("a point within rounding, or within half the margin, of breaking the claim")
@@ -160,6 +172,12 @@ def _judged(query: Query, found: Found, *, stuck: bool) -> Verdict:
         return Unknown("budget or time limit")
     evidence = {"tree": found.tree, "boxes": found.boxes}
     return Proved(Proof(str(query.claim), "branch", evidence))
+
+
+def _shaped(query: Query, points: Iterable[Array]) -> Array:
+    """Points (n,) as points of the box, (m, *input shape)."""
+    flat = [point.reshape(query.box.shape) for point in points]
+    return query.box.clip(np.stack(flat)) if flat else np.zeros((0, *query.box.shape))
 
 
 def _within(joint: Joint, claim: Within, budget: int, deadline: float | None) -> Found:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redy.bounds.branch import Rows
-from redy.bounds.climb import climb, deepest
+from redy.bounds.climb import climb
 from redy.bounds.difference import bounded, join, nearest
 from redy.bounds.maximise import largest
 from redy.errors import InputError
@@ -192,12 +192,6 @@ def test_climbing_follows_a_ridge_that_no_step_along_an_input_goes_up():
     lower, upper = np.zeros(2), np.ones(2)
     top = climb(lambda x: x.sum(axis=1) - 3 * np.abs(x[:, 0] - x[:, 1]), lower, upper, np.zeros(2))
     assert top.sum() > 1.9
-
-
-def test_the_deepest_leaf_of_a_tree_is_where_it_says():
-    """Cuts: input 0; its lower half is a leaf; its upper half is cut along input 1, whose upper half is cut again."""
-    tree = np.array([0, -1, 1, -1, 0, -1, -1], dtype=np.int16)
-    assert deepest(tree, np.zeros(2), np.ones(2)).tolist() == [0.625, 0.75]
 
 
 def test_climbing_reaches_the_corner_of_a_linear_function():
