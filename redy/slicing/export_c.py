@@ -61,7 +61,6 @@ def c_source(family: Family, form: Form | None = None) -> str:
     parts = [
         c_templates.HEAD.format(**names),
         _cut(family, names),
-        _array("uint32_t", "slice_mask", family.slice_mask),
         c_templates.FOUR.format(**names),
         *tables,
         c_templates.LAYERS.format(**names) if layers else "",
@@ -99,6 +98,7 @@ def _shared(family: Family) -> tuple[list[str], dict[str, int]]:
     bits = [np.packbits(mine, axis=1, bitorder="little") for mine in np.split(alive, _ends(family), axis=1)]
     masks = np.concatenate(bits, axis=1)
     tables = [
+        _array("uint32_t", "slice_mask", family.slice_mask),
         _array("uint8_t", "masks", masks.ravel()),
         _array("uint32_t", "program", np.array(table)),
         _fours(np.concatenate(pool)),
@@ -121,7 +121,7 @@ def _folded(family: Family) -> tuple[list[str], dict[str, int]]:
     programs = (family.mask_program(mask, "folded") for mask in range(len(family.masks)))
     starts, table, places, pool, values = _layers(programs, family.whole.dtype)
     tables = [
-        _array("uint32_t", "starts", np.array(starts)),
+        _array("uint32_t", "starts", np.array(starts)[family.slice_mask]),
         _array("uint32_t", "programs", np.array(table)),
         _array("redy_index", "places", places),
         _fours(pool),
@@ -152,9 +152,10 @@ def _layers(
         table.append(len(program.steps))
         begin, end = [0], _whole_blocks(program.inputs)
         for step in program.steps:
-            blocks = _blocks(step)
             read = [begin[s] + np.arange(w.shape[1]) for s, w in zip(step.sources, step.weights, strict=True)]
             place = np.concatenate([np.zeros(0, dtype=np.int64), *read])
+            place = np.append(place, np.full(place.size % 2, program.inputs))
+            blocks = _blocks(step, place.size)
             table += [int(step.relu), len(blocks), place.size, pool.place(blocks) // BLOCK, places.place(place)]
             begin.append(end)
             end += BLOCK * len(blocks)
@@ -166,14 +167,15 @@ BLOCK = 4
 
 
 def _whole_blocks(size: int) -> int:
-    """Room for so many values: a multiple of four, so that what follows is aligned."""
-    return BLOCK * -(-size // BLOCK)
+    """Room for so many values and a zero: a multiple of four, so that what follows is aligned."""
+    return BLOCK * (size // BLOCK + 1)
 
 
-def _blocks(step: Step) -> Weights:
-    """Bias and weights of a layer as (blocks, 1 + columns, rows of a block), filled up with zeros."""
+def _blocks(step: Step, columns: int | None = None) -> Weights:
+    """Bias and weights of a layer as (blocks, 1 + columns, rows of a block); added columns are -0, added rows 0."""
     matrix = np.concatenate([step.bias[:, None], *step.weights], axis=1)
-    filled = np.pad(matrix, ((0, -len(matrix) % BLOCK), (0, 0)))
+    more = 0 if columns is None else 1 + columns - matrix.shape[1]
+    filled = np.pad(np.pad(matrix, ((0, 0), (0, more)), constant_values=-0.0), ((0, -len(matrix) % BLOCK), (0, 0)))
     return np.ascontiguousarray(filled.reshape(-1, BLOCK, filled.shape[1]).transpose(0, 2, 1))
 
 
