@@ -5,8 +5,8 @@ As in CART (Breiman, Friedman, Olshen and Stone, 1984) a tree is grown larger th
 1. Grown by points. Of all leaves the one is cut next whose best cut lowers the mean multiply-adds over the box most.
    The cost of a part is that of the shared form with the units that points of the part show alive. Points only choose
    the cuts; what is removed is proved afterwards. Where only the decision counts, parts where points show one winner
-   cost nothing. A leaf where points show one affine function, or one winner, is cut only when no other cut gains, and
-   not at all if linear bounds prove what the points show.
+   cost less. A leaf where points show one affine function, or one winner, is not cut if linear bounds prove what the
+   points show; one affine function that they do not prove is cut when no other cut gains.
 2. Searched: every leaf alone (`redy.slicing.work`).
 3. Pruned by what was proved (`redy.slicing.pruning`).
 """
@@ -14,7 +14,7 @@ As in CART (Breiman, Friedman, Olshen and Stone, 1984) a tree is grown larger th
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,13 +39,21 @@ more than a corner of a half then hardly counts: later cuts free most of the hal
 some point shows alive, the first cuts would all look alike, since nearly all units live in both halves of each."""
 
 
+HOPE = 0.5
+"""How often a search proves that the decision is constant on a part where points show it."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Split:
-    """The best cut of a leaf: how much it lowers the mean cost over the leaf as far as points show (0), and where."""
+    """The best cut of a leaf: how much it lowers the mean cost over the leaf as far as points show (0), and where.
+
+    `doubtful`: points show no need for a cut, so a proof may spare it.
+    """
 
     gain: float
     axis: int
     face: float
+    doubtful: bool
 
 
 def adaptive_cut(
@@ -67,8 +75,8 @@ def adaptive_cut(
     offer(0)
     count = 1
     while heap and count < slices:
-        last, _, leaf, split = heapq.heappop(heap)
-        if last and search.settled(*cells[leaf]):
+        *_, leaf, split = heapq.heappop(heap)
+        if split.doubtful and search.settled(*cells[leaf]):
             continue
         lower, upper = cells.pop(leaf)
         left, right = 2 * count - 1, 2 * count
@@ -101,15 +109,15 @@ class _Search:
         none = np.zeros((POINTS, 0), dtype=bool)
         alive = np.concatenate([none, *(values[source].reshape(POINTS, -1) > 0 for source in self.sources)], axis=1)
         wins = self._wins(values[port].reshape(POINTS, -1))
-        found = None
-        if (alive != alive[0]).any() and not wins.all(axis=0).any():
+        found, constant = None, bool(wins.all(axis=0).any())
+        if (alive != alive[0]).any():
             found = self._by_points(lower, upper, x.reshape(POINTS, -1), alive, wins)
         if found is not None:
-            return found
+            return replace(found, doubtful=constant)
         width = (upper - lower) / np.where(self.box.width > 0, self.box.width, 1.0).ravel()
         axis = int(width.argmax())
         face = float(lower[axis] + 0.5 * (upper[axis] - lower[axis]))
-        return _Split(0.0, axis, face) if lower[axis] < face < upper[axis] else None
+        return _Split(0.0, axis, face, doubtful=True) if lower[axis] < face < upper[axis] else None
 
     def _wins(self, values: Array) -> NDArray[np.bool_]:
         """(n, outputs) which output wins, for values of them; (n, 0) where the decision does not matter."""
@@ -141,7 +149,7 @@ class _Search:
         before, *after = self._expected(np.stack([both.mean(axis=0), *(half[k] for half in halves)]), np.inf)
         gain = float(before - share[k] * after[0] - (1 - share[k]) * after[1])
         axis, _, face = places[k]
-        return _Split(max(0.0, gain), axis, face)
+        return _Split(max(0.0, gain), axis, face, doubtful=False)
 
     def _expected(self, shares: Array, count: float) -> Array:
         """The cost that `count` random points would show, for shares (parts, units and outputs) alive and winning.
@@ -150,7 +158,7 @@ class _Search:
         """
         units = self.network.units
         cost = self.cost.of_units(1 - (1 - shares[:, :units]) ** count)
-        return np.asarray(cost * (1 - (shares[:, units:] ** count).sum(axis=1)))
+        return np.asarray(cost * (1 - HOPE * (shares[:, units:] ** count).sum(axis=1)))
 
     def settled(self, lower: Array, upper: Array) -> bool:
         """Whether linear bounds prove that the network is affine on a leaf, or its decision constant."""
