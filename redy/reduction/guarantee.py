@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from redy.bounds.linear import linear_bounds
+from redy.bounds.maximise import RATIO
 from redy.errors import CheckFailed
 from redy.model import Array, Finding, Network, Proved
 from redy.reduction.problem import Guarantee, Known, Problem
@@ -42,6 +43,10 @@ def state(problem: Problem, known: Known, small: Network, shrunk: Shrunk) -> Gua
     if tight is not None:
         met = max((float(np.max(e)) for e in tight.found.values() if e.size), default=0.0)
         size = f"{size} (the largest difference met is {met:.3g})"
+        if largest is not None and largest > RATIO * met and any(f.kind == "relaxed" for f in known.findings):
+            known.notes.append(
+                "error bound: its budget or the time ended before it came near the largest difference met"
+            )
     if any(finding.kind != "phase" for finding in known.findings) and not known.claims:
         raise CheckFailed("a criterion removed units without saying what that preserves; nothing was written")
     cause = f", which is what folding and rounding the weights to {problem.network.weight_dtype} changes"
