@@ -92,7 +92,7 @@ def phases(
     *,
     known: Mapping[str, tuple[Array, Array]] | None = None,
     seen: Samples | None = None,
-    budget: int = 1_500_000_000,
+    budget: int = 1_800_000_000,
     time_limit: float | None = None,
 ) -> Phases:
     """Bounds of all pre-activations, by branching until every unit is proved stable, seen in two pieces, or given up.
