@@ -6,10 +6,10 @@ box that the gradient finds. What is found is a concrete point; nothing here pro
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from redy.bounds.branch import LOWER, Rows
+from redy.bounds.compiling import compiled
 from redy.model import Array
 
 _STARTS, _TRIED, _STEPS, _SHRINK = 256, 3, 24, 0.8
@@ -39,7 +39,7 @@ def smallest(rows: Rows, questions: list[tuple[int, int]], starts: list[Array] |
     return met
 
 
-@numba.njit(cache=True)
+@compiled
 def _descend_row(row, sign, U, form, lower, upper, starts, first):  # type: ignore[no-untyped-def]
     """The smallest value of sign * row along sign-gradient paths from the starting points; they are overwritten."""
     C, b, M, _, partner, _, _, _ = form
@@ -74,7 +74,7 @@ def _descend_row(row, sign, U, form, lower, upper, starts, first):  # type: igno
     return best
 
 
-@numba.njit(cache=True)
+@compiled
 def _activate(k, p, value, slope, v, dv):  # type: ignore[no-untyped-def]
     """The k-th variable and its gradient from its row's."""
     if p < 0:

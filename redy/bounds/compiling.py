@@ -1,14 +1,54 @@
-"""Saying so when a kernel is compiled: once on a machine, then its machine code comes from numba's cache on disk."""
+"""Compiling the kernels: once on a machine, and saying so; then their machine code comes from numba's cache on disk.
+
+numba asks of a cached function only whether its own file has changed, not whether the functions compiled into it have.
+Old machine code of a kernel would then go on proving after the kernel was corrected. So the cache lies in a folder
+named by the digest of all sources beside this one: one changed byte, and everything is compiled afresh.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, Literal
 
+import numba
 from numba.core import event
 
 _COMPILE = "numba:compile"
 """Sent before a function is compiled, and not when it is loaded from the cache."""
+
+
+_config: Any = numba.config
+
+
+@lru_cache(maxsize=1)
+def cache_folder() -> Path:
+    """Where machine code of these very sources is kept: in NUMBA_CACHE_DIR, beside them, or with the user's caches."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+    if _config.CACHE_DIR:
+        return Path(_config.CACHE_DIR) / f"redy-{digest}"
+    beside = Path(__file__).parent
+    if os.access(beside, os.W_OK):
+        return beside / "__pycache__" / digest
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "redy" / digest
+
+
+def compiled(function: Callable[..., Any] | None = None, *, inline: Literal["never", "always"] = "never") -> Any:  # noqa: ANN401 - a dispatcher
+    """`numba.njit` with strict floating point, cached in `cache_folder`."""
+    if function is None:
+        return partial(compiled, inline=inline)
+    before = _config.CACHE_DIR
+    folder = str(cache_folder())
+    _config.CACHE_DIR = folder
+    try:
+        return numba.njit(cache=True, inline=inline)(function)
+    finally:
+        _config.CACHE_DIR = before
 
 
 class _Announce(event.Listener):

@@ -7,9 +7,9 @@ All state lives in arrays, so that Python can call in slices and look at the clo
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from redy.bounds.compiling import compiled
 from redy.bounds.kernel import bound_box, doubts, evaluate_point, fold_rows, keep_unstable, magnitudes, scratch
 
 FOLDS = 12
@@ -20,7 +20,7 @@ ALIVE, ASIDE, REFUTED = 0, 1, 2
 TOP, BOXES, NODES, WORK = 0, 1, 2, 3
 
 
-@numba.njit(cache=True)
+@compiled
 def descend(forms, counts, stack, clauses, progress, found, cap, cover, budget, counters):  # type: ignore[no-untyped-def]
     """Work on the stack until it is empty or `budget` units of work in all have been done.
 
@@ -110,7 +110,7 @@ def descend(forms, counts, stack, clauses, progress, found, cap, cover, budget, 
         counters[TOP] += 2
 
 
-@numba.njit(cache=True)
+@compiled
 def drain(counts, names, stack, found, counters):  # type: ignore[no-untyped-def]
     """Close every sub-box left on the stack as a leaf (the budget has ended)."""
     _, _, zlo, zhi, _, level, _ = stack
@@ -124,7 +124,7 @@ def drain(counts, names, stack, found, counters):  # type: ignore[no-untyped-def
             counters[NODES] += 1
 
 
-@numba.njit(cache=True)
+@compiled
 def _keep(U, names, zlo, zhi, lower, upper):  # type: ignore[no-untyped-def]
     """Widen the root's variable bounds by those of a leaf."""
     for j in range(U):
@@ -132,7 +132,7 @@ def _keep(U, names, zlo, zhi, lower, upper):  # type: ignore[no-untyped-def]
         upper[names[j]] = max(upper[names[j]], zhi[j])
 
 
-@numba.njit(cache=True)
+@compiled
 def _wanted(R, open_, clauses, place, want):  # type: ignore[no-untyped-def]
     rows, sides = clauses
     want[:R] = 0
@@ -143,7 +143,7 @@ def _wanted(R, open_, clauses, place, want):  # type: ignore[no-untyped-def]
                     want[place[rows[q, k]]] |= sides[q, k]
 
 
-@numba.njit(cache=True)
+@compiled
 def _close(U, open_, clauses, place, zlo, zhi, low, high):  # type: ignore[no-untyped-def]
     """A clause is closed here when one of its rows is bounded on the stated side of zero."""
     rows, sides = clauses
@@ -157,7 +157,7 @@ def _close(U, open_, clauses, place, zlo, zhi, low, high):  # type: ignore[no-un
                 open_[q] = False
 
 
-@numba.njit(cache=True)
+@compiled
 def _refute(R, open_, clauses, place, names, values, doubt, seen, progress, point):  # type: ignore[no-untyped-def]
     """Refute the open clauses all of whose rows have the wrong sign at the point, beyond rounding."""
     status, _, nearest, witness = progress
@@ -184,7 +184,7 @@ def _refute(R, open_, clauses, place, names, values, doubt, seen, progress, poin
                 witness[q, i] = point[i]
 
 
-@numba.njit(cache=True)
+@compiled
 def _axis(lo, hi, middle, smear):  # type: ignore[no-untyped-def]
     """The input with the largest share that can still be bisected, or -1."""
     best, axis = -1.0, -1
@@ -194,7 +194,7 @@ def _axis(lo, hi, middle, smear):  # type: ignore[no-untyped-def]
     return axis
 
 
-@numba.njit(cache=True)
+@compiled
 def _push(s, axis, middle, stack):  # type: ignore[no-untyped-def]
     """Replace stack place s by the upper half and put the lower half on top of it."""
     lo, hi, zlo, zhi, open_, level, depth = stack
@@ -207,7 +207,7 @@ def _push(s, axis, middle, stack):  # type: ignore[no-untyped-def]
     lo[s, axis] = middle
 
 
-@numba.njit(cache=True)
+@compiled
 def _fold(f, forms, counts, lo, hi, zlo, zhi, open_, clauses, place, kept, lower, upper, work):  # type: ignore[no-untyped-def]
     """Write form f folded inside the sub-box as form f + 1; zlo, zhi are renumbered to its variables."""
     C, b, M, e, partner, size, reach, base, names, doubt = forms

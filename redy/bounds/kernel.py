@@ -17,8 +17,9 @@ on a variable of bounded size, so the error of a bound is at most gamma_K times 
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from redy.bounds.compiling import compiled
 
 _EPS = 2.0**-52
 _TINY = 1e-290
@@ -28,7 +29,7 @@ took a tenth off the distance to zero.
 """
 
 
-@numba.njit(cache=True, inline="always")
+@compiled(inline="always")
 def _relu_lines(l, u):  # type: ignore[no-untyped-def]  # numba infers types
     """(lower slope, upper slope, upper intercept) of relu on [l, u], valid in exact arithmetic; the lower line has
     intercept 0.
@@ -42,7 +43,7 @@ def _relu_lines(l, u):  # type: ignore[no-untyped-def]  # numba infers types
     return (1.0 if u > -l else 0.0), slope, intercept
 
 
-@numba.njit(cache=True, inline="always")
+@compiled(inline="always")
 def _relu_gap(l, u):  # type: ignore[no-untyped-def]
     """The largest distance between the two lines of `_relu_lines` (a heuristic size: rounding does not matter)."""
     if l >= 0.0 or u <= 0.0:
@@ -50,7 +51,7 @@ def _relu_gap(l, u):  # type: ignore[no-untyped-def]
     return max(-l * u / (u - l), min(u, -l))
 
 
-@numba.njit(cache=True)
+@compiled
 def _difference_lines(l, u, dl, du, sl, su, out):  # type: ignore[no-untyped-def]
     """Lines for v = relu(z + d) - relu(z), z in [l, u], d in [dl, du], z + d in [sl, su].
 
@@ -77,7 +78,7 @@ def _difference_lines(l, u, dl, du, sl, su, out):  # type: ignore[no-untyped-def
         out[0], out[2] = mirrored, -offset
 
 
-@numba.njit(cache=True)
+@compiled
 def fold_row(r, U, form, state, folded, count, g):  # type: ignore[no-untyped-def]
     """Fold row r of a condensed form of U variables: stable variables become their rows, `count` unstable ones stay.
 
@@ -124,7 +125,7 @@ def fold_row(r, U, form, state, folded, count, g):  # type: ignore[no-untyped-de
     Ferr[r] = (error + g * weight) * (1.0 + 1e-9) + _TINY
 
 
-@numba.njit(cache=True)
+@compiled
 def _bound_row(r, upper, folded, count, lines, partners, lo, hi, g, coef, acc):  # type: ignore[no-untyped-def]
     """A bound of folded row r: back-substitute its unstable variables, then concretise on [lo, hi].
 
@@ -163,7 +164,7 @@ def _bound_row(r, upper, folded, count, lines, partners, lo, hi, g, coef, acc): 
     return total + slack if upper else total - slack
 
 
-@numba.njit(cache=True)
+@compiled
 def _respond(upper, folded, count, lines, partners, lo, hi, step, coef, acc, value):  # type: ignore[no-untyped-def]
     """Move the lower slopes that the last `_bound_row` used towards those that are best at the corner it ended in.
 
@@ -193,7 +194,7 @@ def _respond(upper, folded, count, lines, partners, lo, hi, step, coef, acc, val
     return moved
 
 
-@numba.njit(cache=True)
+@compiled
 def _fit(r, upper, bound, folded, count, lines, partners, lo, hi, g, coef, acc, fitting):  # type: ignore[no-untyped-def]
     """The best of a few bounds of row r, each with lower slopes fitted to the bound before; the first is `bound`.
 
@@ -219,7 +220,7 @@ def _fit(r, upper, bound, folded, count, lines, partners, lo, hi, g, coef, acc, 
     return bound, tried
 
 
-@numba.njit(cache=True)
+@compiled
 def _sum_range(r, p, l, u, pl, pu, pair, folded, count, lines, partners, lo, hi, g, coef, acc):  # type: ignore[no-untyped-def]
     """The range of z_p + d for the difference row r: the sum of both ranges, or its own row where that leaves the
     sign open.
@@ -240,7 +241,7 @@ def _sum_range(r, p, l, u, pl, pu, pair, folded, count, lines, partners, lo, hi,
     return sl, su
 
 
-@numba.njit(cache=True)
+@compiled
 def _blame(acc, coef, count, lo, hi, blame, out):  # type: ignore[no-untyped-def]
     """Add to `out` (n,) the share that each input has in the width of the bound just computed.
 
@@ -263,7 +264,7 @@ def _blame(acc, coef, count, lo, hi, blame, out):  # type: ignore[no-untyped-def
         out[i] += score[i] / total
 
 
-@numba.njit(cache=True)
+@compiled
 def _note(acc, coef, count, lo, hi, gap, upper, worst, blame, smear, vertex):  # type: ignore[no-untyped-def]
     """Add an open row's share to the smear; keep the corner of the worst row. Returns the new worst gap."""
     _blame(acc, coef, count, lo, hi, blame, smear)
@@ -274,7 +275,7 @@ def _note(acc, coef, count, lo, hi, gap, upper, worst, blame, smear, vertex):  #
     return worst
 
 
-@numba.njit(cache=True)
+@compiled
 def scratch(R, U, n):  # type: ignore[no-untyped-def]
     """Work arrays for `bound_box` on up to R rows, U variables, n inputs."""
     folded = (
@@ -291,7 +292,7 @@ def scratch(R, U, n):  # type: ignore[no-untyped-def]
     return folded, state, lines, (np.zeros(U), np.zeros(n)), blame, (np.zeros(U), np.zeros(U))
 
 
-@numba.njit(cache=True)
+@compiled
 def roundings(U, n):  # type: ignore[no-untyped-def]
     """gamma_K, rounded up: a product passes at most 2 roundings per variable and side, then n + a few for the final
     sum.
@@ -299,7 +300,7 @@ def roundings(U, n):  # type: ignore[no-untyped-def]
     return (8.0 * U + n + 32.0) * 2.0**-53 * 1.01
 
 
-@numba.njit(cache=True)
+@compiled
 def bound_box(R, U, form, lo, hi, zlo, zhi, want, low, high, smear, vertex, work):  # type: ignore[no-untyped-def]
     """Bound the R rows of a condensed form (the first U are its variables') on one sub-box.
 
@@ -386,7 +387,7 @@ def bound_box(R, U, form, lo, hi, zlo, zhi, want, low, high, smear, vertex, work
     return count, fits
 
 
-@numba.njit(cache=True)
+@compiled
 def bound_boxes(R, U, form, lo, hi, zlo, zhi, want, low, high, smear, vertex):  # type: ignore[no-untyped-def]
     """`bound_box` for N sub-boxes: every array argument has a leading axis N."""
     work = scratch(R, U, lo.shape[1])
@@ -394,7 +395,7 @@ def bound_boxes(R, U, form, lo, hi, zlo, zhi, want, low, high, smear, vertex):  
         bound_box(R, U, form, lo[x], hi[x], zlo[x], zhi[x], want[x], low[x], high[x], smear[x], vertex[x], work)
 
 
-@numba.njit(cache=True)
+@compiled
 def magnitudes(R, U, C, b, M, size, reach, base):  # type: ignore[no-untyped-def]
     """Write the sum of absolute terms of each of R rows to `base`."""
     for r in range(R):
@@ -406,7 +407,7 @@ def magnitudes(R, U, C, b, M, size, reach, base):  # type: ignore[no-untyped-def
         base[r] = total
 
 
-@numba.njit(cache=True)
+@compiled
 def doubts(R, U, M, e, partner, base, n, doubt):  # type: ignore[no-untyped-def]
     """Write how far `evaluate_point` may be from each of R rows: e, its own roundings, and doubts of variables."""
     g = roundings(U, n)
@@ -420,7 +421,7 @@ def doubts(R, U, M, e, partner, base, n, doubt):  # type: ignore[no-untyped-def]
         doubt[r] = total * (1.0 + 1e-9) + _TINY
 
 
-@numba.njit(cache=True)
+@compiled
 def keep_unstable(U, partner, zlo, zhi, kept):  # type: ignore[no-untyped-def]
     """Mark the variables that must stay variables where their rows lie in [zlo, zhi]; returns how many."""
     for r in range(U):
@@ -440,7 +441,7 @@ def keep_unstable(U, partner, zlo, zhi, kept):  # type: ignore[no-untyped-def]
     return count
 
 
-@numba.njit(cache=True)
+@compiled
 def fold_rows(R, U, form, zlo, kept, work):  # type: ignore[no-untyped-def]
     """Fold R rows inside one sub-box: variables not `kept` (U,) are stable there, by zlo. The result is in work[0]."""
     folded, state = work[0], work[1]
@@ -464,7 +465,7 @@ def fold_rows(R, U, form, zlo, kept, work):  # type: ignore[no-untyped-def]
     return count
 
 
-@numba.njit(cache=True)
+@compiled
 def evaluate_point(R, U, form, point, out, v):  # type: ignore[no-untyped-def]
     """All rows at one point (n,), in plain float64, into out (R,); v (U,) is scratch."""
     C, b, M, partner = form[0], form[1], form[2], form[4]
@@ -480,7 +481,7 @@ def evaluate_point(R, U, form, point, out, v):  # type: ignore[no-untyped-def]
             v[r] = max(total, 0.0) if p < 0 else max(out[p] + total, 0.0) - max(out[p], 0.0)
 
 
-@numba.njit(cache=True)
+@compiled
 def evaluate_rows(R, U, form, points):  # type: ignore[no-untyped-def]
     """All rows at points (m, n), in plain float64, as (m, R)."""
     out, v = np.zeros((len(points), R)), np.zeros(U)

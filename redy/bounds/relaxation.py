@@ -124,13 +124,19 @@ def _knots(function: PiecewiseLinear, lower: Array, upper: Array) -> tuple[Array
     function = function.broadcast_to(lower.shape)
     breaks, slopes = function.breakpoints, function.slopes
     knots = np.concatenate([lower[None], np.clip(breaks, lower, upper), upper[None]])
-    first = slopes[0] * (np.minimum(knots, breaks[0]) - breaks[0])
-    values, size = function.value + first, np.abs(function.value) + np.abs(first)
+    first, of_first = _term(slopes[0], np.minimum(knots, breaks[0]) - breaks[0])
+    values, size = function.value + first, np.abs(function.value) + of_first
     for piece in range(1, function.pieces):
         end = np.minimum(knots, breaks[piece]) if piece < function.pieces - 1 else knots
-        term = slopes[piece] * np.maximum(end - breaks[piece - 1], 0.0)
-        values, size = values + term, size + np.abs(term)
+        term, of_term = _term(slopes[piece], np.maximum(end - breaks[piece - 1], 0.0))
+        values, size = values + term, size + of_term
     return knots, values, size
+
+
+def _term(slope: Array, length: Array) -> Range:
+    """slope * length, and a size of it that is zero only where the exact product is: it may underflow to zero."""
+    term = slope * length
+    return term, np.where((slope != 0) & (length != 0), np.maximum(np.abs(term), UNDERFLOW), 0.0)
 
 
 def _slopes(function: PiecewiseLinear, lower: Array, upper: Array) -> list[Array]:

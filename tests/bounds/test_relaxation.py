@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from drawing import FUNCTIONS, functions, generators
 from exact import _activate
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from redy.bounds.relaxation import image, intercepts, piece_intercepts, relax, relax_product
@@ -15,6 +15,7 @@ from redy.model.functions import leaky_relu, relu
 numbers = st.floats(-1e6, 1e6) | st.floats(-1e-300, 1e-300)
 
 
+@example(leaky_relu(0.125), 0.0, -5e-324, [0.0], np.random.default_rng(0))
 @given(functions, numbers, numbers, st.lists(numbers, min_size=1, max_size=5), generators)
 @settings(max_examples=300, deadline=None)
 def test_lines_enclose_the_function_in_exact_arithmetic(function, a, b, slopes, rng):
