@@ -197,3 +197,26 @@ def test_nothing_is_proved_or_refuted_by_numbers_that_overflow(value):
         assert not found.proved
     else:
         assert list(found.open) == [0, 1]
+
+
+def test_an_input_whose_coefficient_vanishes_is_blamed_for_the_gaps_it_causes():
+    """Below -|x_0| + 0.2 x_1 the relaxations leave no x_0; its share in the smear comes from their gaps alone."""
+    C, M = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.2]]), np.zeros((3, 2))
+    M[2] = -1.0
+    sides = np.array([-1.0, -1.0]), np.array([1.0, 1.0])
+    rows = Rows((C, np.zeros(3), M, np.zeros(3)), np.array([-1, -1]), (*sides, *sides))
+    want = np.array([[0, 0, 1]], dtype=np.int8)
+    low, _, smear, _ = rows.bound(rows.lower, rows.upper, rows.zlo.copy(), rows.zhi.copy(), want)
+    assert low[0, 0] == pytest.approx(-1.2)
+    assert smear[0, 0] > smear[0, 1] > 0
+
+
+def test_fitted_slopes_prove_what_the_fixed_choice_cannot():
+    """min over [-1, 1] of relu(x) - 0.5 x is 0, which the lower slope 0.5 shows and neither 0 nor 1 does."""
+    arrays = np.array([[1.0], [-0.5]]), np.array([0.0, 1e-3]), np.array([[0.0], [1.0]]), np.zeros(2)
+    at = np.array([-1.0]), np.array([1.0]), np.array([-1.0]), np.array([1.0])
+    rows = Rows(arrays, np.array([-1]), at)
+    low, _, _, _ = rows.bound(
+        rows.lower, rows.upper, rows.zlo.copy(), rows.zhi.copy(), np.array([[0, 1]], dtype=np.int8)
+    )
+    assert -0.15 < low[0, 0] <= 1e-3
