@@ -1,6 +1,7 @@
 """What families of slices cost and gain: docs/benchmarks-slicing.md quotes what this prints.
 
 python benchmarks/slicing.py store STORE     a (perhaps unfinished) store of the 8-per-input grid of ACAS Xu 1_1
+python benchmarks/slicing.py sample          random slices of that grid, searched here
 python benchmarks/slicing.py adaptive        grid against adaptive cuts
 python benchmarks/slicing.py overhead        what executor and store add to the work
 python benchmarks/slicing.py workers         the throughput of two workers against one
@@ -46,21 +47,25 @@ LOWER, UPPER = [-0.328422877, -0.5, -0.5, -0.5, -0.5], [0.679857769, 0.5, 0.5, 0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", default="overhead", choices=["store", "adaptive", "overhead", "workers"])
+    parser.add_argument(
+        "what", nargs="?", default="overhead", choices=["store", "sample", "adaptive", "overhead", "workers"]
+    )
     parser.add_argument("store", nargs="?", type=Path)
-    parser.add_argument("--slices", type=int, default=400, help="slices drawn for the folded form and C")
+    parser.add_argument("--slices", type=int, default=400, help="slices drawn: to search, or for the folded form and C")
     parser.add_argument("--points", type=int, default=1_000_000)
     parser.add_argument(
         "--grid", type=int, default=4, help="parts per input of the grid that adaptive cuts are held to"
     )
-    parser.add_argument("--work", type=int, default=300_000_000, help="search per slice, for adaptive")
+    parser.add_argument("--work", type=int, default=300_000_000, help="search per slice, for adaptive and sample")
     parser.add_argument("--drawn", type=int, default=100, help="points whose slices are searched, for adaptive")
-    parser.add_argument("--jobs", type=int, default=2, help="processes, for adaptive")
+    parser.add_argument("--jobs", type=int, default=2, help="processes, for adaptive and sample")
     arguments = parser.parse_args()
     network = read_network(MODEL)
     box = Box(np.reshape(LOWER, network.input.shape), np.reshape(UPPER, network.input.shape))
     if arguments.what == "store":
         of_store(arguments.store, GridCut.of(box, (8,) * 5), arguments.slices, arguments.points)
+    elif arguments.what == "sample":
+        sample(GridCut.of(box, (8,) * 5), arguments.slices, arguments.work, arguments.jobs)
     elif arguments.what == "adaptive":
         adaptive(box, arguments.grid, arguments.work, arguments.drawn, arguments.jobs)
     elif arguments.what == "workers":
@@ -69,16 +74,13 @@ def main() -> None:
         overhead()
 
 
-def of_store(store: Path, cut: GridCut, slices: int, count: int) -> None:
-    """Share, sizes, agreement, cost and speed. Slices that the store lacks stand in the family unreduced."""
-    rows = sqlite3.connect(f"file:{store}?mode=ro", uri=True).execute("SELECT * FROM results ORDER BY 1").fetchall()
-    records = {row[0]: SliceRecord(*row[:4], bool(row[4]), *row[5:]) for row in rows}
-    done = np.array(sorted(records))
-    stuck = np.array([records[i].stuck for i in done]) / 300
-    seconds = np.array([records[i].seconds for i in done])
-    undecided = np.array([records[i].undecided for i in done])
+def shares(records: dict[int, SliceRecord]) -> None:
+    """What the searches proved, and what they cost."""
+    stuck = np.array([record.stuck for record in records.values()]) / 300
+    seconds = np.array([record.seconds for record in records.values()])
+    undecided = np.array([record.undecided for record in records.values()])
     quantiles = np.quantile(stuck, [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1])
-    print(f"slices finished: {len(done)} of {len(cut)}, {sum(not records[i].complete for i in done)} partial")
+    print(f"slices finished: {len(records)}, {sum(not record.complete for record in records.values())} partial")
     print(
         f"units stuck in one phase: mean {stuck.mean():.2%}; quantiles 0 5 25 50 75 95 100%: {np.round(quantiles, 3)}"
     )
@@ -86,6 +88,29 @@ def of_store(store: Path, cut: GridCut, slices: int, count: int) -> None:
     print(
         f"CPU seconds: {seconds.sum():.0f} in all, a slice {seconds.mean():.3f} mean, {np.median(seconds):.3f} median"
     )
+
+
+def sample(cut: GridCut, slices: int, work: int, jobs: int) -> None:
+    """The shares of random slices, and their multiply-adds in both forms with standard errors of the means."""
+    drawn = np.random.default_rng(0).choice(len(cut), slices, replace=False)
+    search = SliceWork(read_network(MODEL), cut, SliceOptions(budget=work))
+    records = dict(Processes(jobs).run(search, chunked(drawn.tolist(), 8)))
+    shares(records)
+    family = Family.from_records(MODEL.read_bytes(), cut, [records.get(i) or unreduced(i) for i in range(len(cut))])
+    shared = family.shared_macs()[drawn]
+    folded = np.array([family.mask_program(int(family.slice_mask[i]), "folded").macs for i in drawn])
+    for form, macs in (("shared", shared), ("folded", folded)):
+        part = macs / family.whole.macs
+        error = part.std(ddof=1) / np.sqrt(len(part))
+        print(f"multiply-adds, {form}: mean {part.mean():.2%} +- {error:.2%}, median {np.median(part):.2%}")
+
+
+def of_store(store: Path, cut: GridCut, slices: int, count: int) -> None:
+    """Share, sizes, agreement, cost and speed. Slices that the store lacks stand in the family unreduced."""
+    rows = sqlite3.connect(f"file:{store}?mode=ro", uri=True).execute("SELECT * FROM results ORDER BY 1").fetchall()
+    records = {row[0]: SliceRecord(*row[:4], bool(row[4]), *row[5:]) for row in rows}
+    done = np.array(sorted(records))
+    shares(records)
     family = Family.from_records(MODEL.read_bytes(), cut, [records.get(i) or unreduced(i) for i in range(len(cut))])
     with tempfile.TemporaryDirectory() as folder:
         family.save(Path(folder) / "family.redy")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.option("--margin", type=float, help="Outputs closer than this are tied. Default: 1e-5 of the largest output.")
 @click.option("--form", type=click.Choice(["shared", "folded", "auto"]), default="auto", show_default=True)
 @click.option("--store-folded", is_flag=True, help="Store the folded networks; else they are folded at first use.")
-@click.option("--work", type=click.IntRange(min=0), default=100_000_000, show_default=True, help="Search per slice.")
+@click.option("--work", type=click.IntRange(min=0), default=200_000_000, show_default=True, help="Search per slice.")
 @click.option("--samples", type=click.IntRange(min=0), default=1024, show_default=True, help="Points per slice.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--time-limit", type=float, help="Seconds per slice; a slice that needs more is recorded as partial.")

@@ -55,7 +55,7 @@ class SliceOptions:
         decision: where given, slices are also asked whether this decision is constant there.
     """
 
-    budget: int = 100_000_000
+    budget: int = 200_000_000
     samples: int = 1024
     corners: int = 32
     seed: int = 0
