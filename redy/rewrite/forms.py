@@ -6,7 +6,8 @@ the layer also reads what the layer reads. Which is cheaper depends on the neigh
 up to blocks of each layer with each later one, while one kept narrow layer caps the rank of everything that passes it.
 So the choice is made jointly, by counting
 
-    cost(choice) = 2 sum over nodes (rows * columns read) + rows      (multiply-adds plus stored numbers),
+    cost(choice) = 2 sum over nodes (rows * columns read) + rows      (multiply-adds plus stored numbers)
+                   + BLOCK per further value that a node reads,
 
 exhaustively for few layers, by coordinate descent from both extremes otherwise. Deterministic: ties go to fewer blocks,
 then to the first choice in order.
@@ -20,6 +21,11 @@ from dataclasses import dataclass
 
 EXHAUSTIVE = 9
 """Up to this number of layers with linear units every combination is counted (2^9 walks over the network)."""
+
+BLOCK = 100
+"""What it costs to read one more value: an operator that joins two, which takes a small network longer than 50
+multiply-adds do. Without it networks of a few thousand multiply-adds become smaller and slower.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +77,7 @@ def _descend(steps: Sequence[Step], layers: Sequence[str], keep: frozenset[str])
 
 
 def cost(steps: Sequence[Step], keep: frozenset[str]) -> tuple[int, int]:
-    """(multiply-adds plus stored numbers, blocks) of the network that the choice gives."""
+    """(cost, blocks) of the network that the choice gives."""
     sizes: dict[str, int] = {}
     reach: dict[str, frozenset[str]] = {}
     total = blocks = 0
@@ -83,7 +89,7 @@ def cost(steps: Sequence[Step], keep: frozenset[str]) -> tuple[int, int]:
         kept = step.rank if step.name in keep else 0
         rows = step.fixed + kept
         if rows:
-            total += 2 * rows * sum(sizes[name] for name in support) + rows
+            total += 2 * rows * sum(sizes[name] for name in support) + rows + BLOCK * max(0, len(support) - 1)
             blocks += len(support)
         sizes[step.name] = rows
         own = frozenset([step.name]) if rows else frozenset()

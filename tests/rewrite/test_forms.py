@@ -13,7 +13,7 @@ from redy.rewrite.constants import propagate_constants
 from redy.rewrite.dead import drop_dead
 from redy.rewrite.findings import apply_findings
 from redy.rewrite.fold import fold, linear_layers, steps_of
-from redy.rewrite.forms import Step, cheapest, cost
+from redy.rewrite.forms import BLOCK, Step, cheapest, cost
 from redy.rewrite.fuse import fuse
 
 CHAIN = [
@@ -29,7 +29,7 @@ def test_cost_counts_the_blocks_by_hand():
     keep = cost(CHAIN, frozenset("abc"))
     assert keep[0] == 2 * (20 * 5 + 12 * 20 + 20 * 12 + 5 * 20) + (20 + 12 + 20 + 5)
     skip = cost(CHAIN, frozenset())
-    assert skip[0] == 2 * (10 * 5 + 10 * 15 + 10 * 25 + 5 * 35) + (10 + 10 + 10 + 5)
+    assert skip[0] == 2 * (10 * 5 + 10 * 15 + 10 * 25 + 5 * 35) + (10 + 10 + 10 + 5) + (1 + 2 + 3) * BLOCK
 
 
 def test_the_choice_is_the_best_of_all():
