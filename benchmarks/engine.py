@@ -118,13 +118,13 @@ def moves(network: Network, seen: Seen) -> Stuck:
     return found
 
 
-def subdomains(box: Box, count: int, seed: int = 0, draw: str = "numbers") -> Iterator[Box]:
+def subdomains(box: Box, count: int, seed: int = 0, draw: str = "choice") -> Iterator[Box]:
     """Random cells of the grid with 8 parts per input: of their numbers without repetition, or of their coordinates.
 
-    The two draws differ in difficulty: seed 0 of `numbers` meets far more of the hard cells than the average.
+    The two draws differ in difficulty: seed 0 of `choice` meets far more of the hard cells than the average.
     """
     grid, rng = box.grid(SPLITS), np.random.default_rng(seed)
-    if draw == "numbers":
+    if draw == "choice":
         indices = rng.choice(len(grid), count, replace=False)
     else:
         indices = np.ravel_multi_index(tuple(rng.integers(0, 8, size=(count, 5)).T), SPLITS)
@@ -143,7 +143,7 @@ def part_subdomains(data: Path, options: argparse.Namespace) -> None:
         "| network | draw | sub-domains | proved / possible | undecided | redundant | CPU s median | mean | largest |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
-    for (name, count), draw in itertools.product((("1_1", 50), ("3_3", 20), ("5_9", 20)), ("numbers", "coordinates")):
+    for (name, count), draw in itertools.product((("1_1", 50), ("3_3", 20), ("5_9", 20)), ("choice", "integers")):
         network, box = acas(data, name)
         parts = list(subdomains(box, 3 if options.quick else count, draw=draw))
         found = [engine(network, part, PhaseSettings(engine="branch")) for part in parts]
