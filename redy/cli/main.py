@@ -8,6 +8,7 @@ import traceback
 
 import click
 
+from redy.cli import interrupts
 from redy.errors import RedyError
 from redy.version import __version__
 
@@ -60,6 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
     with another code that its documentation names.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    interrupts.install()
     sys.exit(run(arguments))
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from redy.cli.interrupts import check
 from redy.errors import CheckFailed, Unsupported
 from redy.version import __version__
 
@@ -142,10 +143,18 @@ def _progress(quiet: bool, number: int, count: int) -> Iterator[Callable[[str], 
 
     console = Console(stderr=True)
     box = f"box {number + 1} of {count}: " if count > 1 else ""
+
+    def stepwise(show: Callable[[str], object]) -> Callable[[str], None]:
+        def say(text: str) -> None:
+            check()
+            show(f"{box}{text}")
+
+        return say
+
     if quiet:
-        yield lambda _: None
+        yield stepwise(lambda _: None)
     elif not console.is_terminal:
-        yield lambda text: console.print(f"{box}{text}", highlight=False)
+        yield stepwise(lambda text: console.print(text, highlight=False))
     else:
         with console.status(f"{box}reducing") as status:
-            yield lambda text: status.update(f"{box}{text}")
+            yield stepwise(status.update)

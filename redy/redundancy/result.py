@@ -23,6 +23,8 @@ from redy.rewrite.dense import is_vector
 
 _BORDER = 200
 """Pairs of points between which a border is looked for."""
+_MORE = 20_000
+"""Points drawn where those at hand show one winner only, although the decision was not proved constant."""
 
 
 def find_constant(facts: Facts, claim: SameWinner) -> tuple[Finding, ...] | None:
@@ -70,8 +72,13 @@ def find_result(facts: Facts, claim: SameWinner, asker: Asker | None = None) -> 
         asker: answers queries; the branching engine by default.
     """
     sign = 1.0 if claim.winner == "max" else -1.0
-    winners = (sign * outputs(facts.network, facts.points)).argmax(axis=1)
-    border = borders(facts.network, facts.points, winners, sign, _BORDER, seed=0)
+    points, winners = facts.points, (sign * outputs(facts.network, facts.points)).argmax(axis=1)
+    if len(set(winners.tolist())) == 1:
+        more = facts.box.sample(_MORE, np.random.default_rng(1))
+        others = (sign * outputs(facts.network, more)).argmax(axis=1)
+        rare = np.flatnonzero(others != winners[0])[:_BORDER]
+        points, winners = np.concatenate([points, more[rare]]), np.concatenate([winners, others[rare]])
+    border = borders(facts.network, points, winners, sign, _BORDER, seed=0)
     if not len(border):
         return SetAnswer(note="no border between decisions was met")
     lines = _pieces_at(facts, border)

@@ -146,7 +146,11 @@ def ascend(original: Network, reduced: Network, box: Box, starts: Array) -> Arra
 def borders(network: Network, points: Array, winners: NDArray[np.int64], sign: float, count: int, seed: int) -> Array:
     """At most 2 count points (m, *input shape) on both sides of borders between decisions, by bisection."""
     rng = np.random.default_rng(seed)
-    left, right = rng.integers(0, len(points), (2, 8 * count))
+    # A winner met at a few points only is drawn as often as the others.
+    members = [np.flatnonzero(winners == winner) for winner in np.unique(winners)]
+    left = np.concatenate([rng.choice(where, 8 * count // len(members)) for where in members])
+    rng.shuffle(left)
+    right = rng.integers(0, len(points), len(left))
     differ = winners[left] != winners[right]
     a, b = points[left[differ]][:count], points[right[differ]][:count]
     if not len(a):
