@@ -174,20 +174,24 @@ static const uint8_t where[16][4] = {{
 static const uint8_t many[16] = {{0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4}};
 
 /* The program is, per layer: relu, blocks of four rows, columns, the first block in the pool, terms, and per term the
- * value that it reads and its first column. A block holds four biases and then four weights for each column. A mask has
- * for each layer with relu one bit a unit, the lowest first, set if it lives: living[] lists these, and no others are
- * read; blocks without any are left out. */
+ * value that it reads and its first column. A block holds four biases and then four weights for each column. The rows
+ * of a layer with relu are sorted: place[] says where the units stand, in their own order, so that those that live in
+ * many slices share blocks. A mask has for each such layer one bit a unit, in their own order, the lowest first, set if
+ * it lives, and one bit a block, set if any of its units lives. living[] lists the places of living units, in the order
+ * of the units; no others are read, and blocks without any are left out. */
 {scope}int {evaluate}(const redy_real x[{inputs}], redy_real y[{outputs}])
 {{
     union {{
-        redy_real values[{values}];
+        redy_real raw[{widest}];
         redy_four aligned;
     }} room;
-    redy_real *values = room.values;
-    redy_index living[{values}];
-    uint32_t begin[{steps} + 1], size[{steps} + 1], step, i, j, k, t, end = {first};
+    redy_real values[{values}];
+    redy_real *source[{steps} + 1];
+    redy_index living[{values}], busy[{values}], *column[{steps} + 1];
+    uint32_t size[{steps} + 1], step, i, j, t, end = {first};
     const int slice = {slice}(x);
     const uint32_t *at = program;
+    const redy_index *place = places;
     const uint8_t *mask;
     if (slice < 0)
         return -1;
@@ -196,43 +200,63 @@ static const uint8_t many[16] = {{0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4
         values[i] = x[i];
         living[i] = (redy_index)i;
     }}
-    begin[0] = 0;
+    source[0] = values;
+    column[0] = living;
     size[0] = {inputs};
     for (step = 1; step <= {steps}; step++, at += 5 + 2 * at[4]) {{
         const uint32_t relu = at[0], blocks = at[1];
-        const redy_four *weight = pool + at[3];
         redy_real *z = values + end;
         redy_index *row = living + end;
-        uint32_t alive = 0;
-        for (i = 0; i < blocks; i++, z += 4, weight += 1 + at[2]) {{
-            const uint32_t bits = relu ? (uint32_t)mask[i >> 1] >> (4 * (i & 1)) & 15 : 15;
-            redy_four sum = weight[0];
-            if (bits == 0)
-                continue;
-            for (k = 0; k < 4; k++)
-                row[alive + k] = (redy_index)(4 * i + where[bits][k]);
-            alive += many[bits];
-            for (t = 0; t < at[4]; t++) {{
-                const uint32_t from = begin[at[5 + 2 * t]], columns = size[at[5 + 2 * t]];
-                const redy_four *first = weight + 1 + at[6 + 2 * t];
-                const redy_index *column = living + from;
-                const redy_real *source = values + from;
-                for (j = 0; j + 1 < columns; j += 2) {{
-                    redy_add(&sum, first + column[j], source[column[j]]);
-                    redy_add(&sum, first + column[j + 1], source[column[j + 1]]);
-                }}
-                if (j < columns)
-                    redy_add(&sum, first + column[j], source[column[j]]);
+        uint32_t alive = 0, count = 0;
+        if (relu) {{
+            for (i = 0; i < 4 * blocks; i += 4) {{
+                const uint32_t bits = (uint32_t)mask[i >> 3] >> (i & 4) & 15;
+                const uint8_t *on = where[bits];
+                row[alive] = place[i + on[0]];
+                row[alive + 1] = place[i + on[1]];
+                row[alive + 2] = place[i + on[2]];
+                row[alive + 3] = place[i + on[3]];
+                alive += many[bits];
             }}
-            redy_store(z, &sum, relu);
+            mask += (blocks + 1) >> 1;
+            for (i = 0; i < blocks; i++) {{
+                busy[count] = (redy_index)i;
+                count += (uint32_t)mask[i >> 3] >> (i & 7) & 1;
+            }}
+            mask += (blocks + 7) >> 3;
+            place += 4 * blocks;
+        }} else {{
+            for (; alive < 4 * blocks; alive++)
+                row[alive] = (redy_index)alive;
+            for (; count < blocks; count++)
+                busy[count] = (redy_index)count;
         }}
-        mask += relu ? (blocks + 1) >> 1 : 0;
-        begin[step] = end;
+        busy[count] = busy[count > 0 ? count - 1 : 0];
+        for (i = 0; i < count; i += 2) {{
+            const redy_four *one = pool + at[3] + busy[i] * (1 + at[2]);
+            const redy_four *two = pool + at[3] + busy[i + 1] * (1 + at[2]);
+            redy_four sum = *one++, other = *two++;
+            for (t = 0; t < at[4]; t++) {{
+                const uint32_t from = at[5 + 2 * t], first = at[6 + 2 * t], columns = size[from];
+                const redy_index *c = column[from];
+                const redy_real *value = source[from];
+                for (j = 0; j < columns; j++) {{
+                    redy_add(&sum, one + first + c[j], value[j]);
+                    redy_add(&other, two + first + c[j], value[j]);
+                }}
+            }}
+            redy_store(room.raw + 4 * busy[i], &sum, relu);
+            redy_store(room.raw + 4 * busy[i + 1], &other, relu);
+        }}
+        for (i = 0; i < alive; i++)
+            z[i] = room.raw[row[i]];
+        source[step] = z;
+        column[step] = row;
         size[step] = alive;
         end += 4 * blocks;
     }}
     for (i = 0; i < {outputs}; i++)
-        y[i] = values[begin[{steps}] + i];
+        y[i] = source[{steps}][i];
     return slice;
 }}
 """

@@ -82,11 +82,20 @@ def _decided(family: Family, names: dict[str, Any]) -> tuple[str, str]:
 
 
 def _shared(family: Family) -> tuple[list[str], dict[str, int]]:
-    """The tables of the shared form, and its sizes."""
-    whole, pool, table = family.whole, list[Weights](), list[int]()
+    """The tables of the shared form, and its sizes.
+
+    Rows are sorted by the number of slices in which they live, so that few blocks have any row to compute.
+    """
+    whole, pool, table, masks, places = family.whole, list[Weights](), list[int](), list[NDArray[np.uint8]](), list[Any]()
+    order = [np.arange(whole.inputs)]
     sizes, first = [_whole_blocks(whole.inputs)], 0
+    alive = iter(np.split(unpack(family.masks, family.network.units) != 0, _ends(family), axis=1))
+    often = np.bincount(family.slice_mask, minlength=len(family.masks))
     for step in whole.steps:
-        blocks = _blocks(step)
+        mine = next(alive) if step.relu else np.ones((len(family.masks), step.bias.size), dtype=bool)
+        order.append(np.argsort(-(often @ mine), kind="stable") if step.relu else np.arange(step.bias.size))
+        weights = tuple(w[np.ix_(order[-1], order[s])] for s, w in zip(step.sources, step.weights, strict=True))
+        blocks = _blocks(Step(step.sources, weights, step.bias[order[-1]], step.relu))
         columns = np.cumsum([0, *(weight.shape[1] for weight in step.weights)])
         table += [int(step.relu), len(blocks), int(columns[-1]), first, len(step.sources)]
         for source, column in zip(step.sources, columns, strict=False):
@@ -94,16 +103,19 @@ def _shared(family: Family) -> tuple[list[str], dict[str, int]]:
         pool.append(blocks.reshape(-1, BLOCK))
         first += len(pool[-1])
         sizes.append(BLOCK * len(blocks))
-    alive = unpack(family.masks, family.network.units) != 0
-    bits = [np.packbits(mine, axis=1, bitorder="little") for mine in np.split(alive, _ends(family), axis=1)]
-    masks = np.concatenate(bits, axis=1)
+        if step.relu:
+            room = np.pad(mine[:, order[-1]], ((0, 0), (0, sizes[-1] - step.bias.size))).reshape(len(mine), -1, BLOCK)
+            masks += [np.packbits(bits, axis=1, bitorder="little") for bits in (mine, room.any(axis=2))]
+            places.append(np.pad(np.argsort(order[-1]), (0, sizes[-1] - step.bias.size)))
+    bits = np.concatenate([np.zeros((len(family.masks), 0), dtype=np.uint8), *masks], axis=1)
     tables = [
         _array("uint32_t", "slice_mask", family.slice_mask),
-        _array("uint8_t", "masks", masks.ravel()),
+        _array("uint8_t", "masks", bits.ravel()),
+        _array("redy_index", "places", np.concatenate([np.zeros(0, dtype=np.int64), *places])),
         _array("uint32_t", "program", np.array(table)),
         _fours(np.concatenate(pool)),
     ]
-    return tables, {"values": sum(sizes) + BLOCK, "steps": len(whole.steps), "mask_bytes": masks.shape[1]}
+    return tables, {"values": sum(sizes) + BLOCK, "widest": max(sizes), "steps": len(whole.steps), "mask_bytes": bits.shape[1]}
 
 
 def _ends(family: Family) -> list[int]:
