@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from redy.model import Activate, Affine, Array, Dense, Network, Node, PiecewiseLinear, Shape, Term
 from redy.rewrite.dead import Kept
 from redy.rewrite.dense import dense_affine, flat_function, free_values, lines_of, rebuilt, shared_if_equal
-from redy.rewrite.forms import Step, cheapest
+from redy.rewrite.forms import JOINED, Step, cheapest
 from redy.rewrite.rank import row_basis
 
 Stuck = Mapping[str, tuple[NDArray[np.bool_], PiecewiseLinear]]
@@ -45,15 +45,18 @@ class Form:
         return np.concatenate([np.zeros((len(self.offset), 0)), *self.blocks.values()], axis=1)
 
 
-def fold(network: Network, stuck: Stuck, keep: frozenset[str] | None = None) -> tuple[Network, Kept]:
+def fold(
+    network: Network, stuck: Stuck, keep: frozenset[str] | None = None, joined: int = JOINED
+) -> tuple[Network, Kept]:
     """The network with linear units kept or folded layer by layer, and which units stay in each activation.
 
     Args:
         network: in normal form (`redy.rewrite.fuse`), without constants and dead units.
         stuck: the units that may stay in their activation although they have a line.
         keep: the layers whose linear units are kept; by default the cheapest choice.
+        joined: what it costs to read one more value (`redy.rewrite.forms`).
     """
-    chosen = cheapest(steps_of(network)) if keep is None else keep
+    chosen = cheapest(steps_of(network), joined) if keep is None else keep
     folding = _Folding(network, stuck, chosen)
     for node in network.nodes:
         folding.take(node)

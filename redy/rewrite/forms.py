@@ -7,7 +7,7 @@ up to blocks of each layer with each later one, while one kept narrow layer caps
 So the choice is made jointly, by counting
 
     cost(choice) = 2 sum over nodes (rows * columns read) + rows      (multiply-adds plus stored numbers)
-                   + BLOCK per further value that a node reads,
+                   + joined per further value that a node reads,
 
 exhaustively for few layers, by coordinate descent from both extremes otherwise. Deterministic: ties go to fewer blocks,
 then to the first choice in order.
@@ -22,9 +22,9 @@ from dataclasses import dataclass
 EXHAUSTIVE = 9
 """Up to this number of layers with linear units every combination is counted (2^9 walks over the network)."""
 
-BLOCK = 100
-"""What it costs to read one more value: an operator that joins two, which takes a small network longer than 50
-multiply-adds do. Without it networks of a few thousand multiply-adds become smaller and slower.
+JOINED = 100
+"""What it costs to read one more value where it takes an operator that joins two, as in ONNX: a small network spends
+longer on it than on 50 multiply-adds. Without it networks of a few thousand multiply-adds become smaller and slower.
 """
 
 
@@ -49,7 +49,7 @@ class Step:
     atom: int = 0
 
 
-def cheapest(steps: Sequence[Step]) -> frozenset[str]:
+def cheapest(steps: Sequence[Step], joined: int = JOINED) -> frozenset[str]:
     """The names of the layers whose linear units are best kept as units."""
     open_layers = [step.name for step in steps if step.linear]
     if len(open_layers) <= EXHAUSTIVE:
@@ -58,25 +58,25 @@ def cheapest(steps: Sequence[Step]) -> frozenset[str]:
             for size in range(len(open_layers) + 1)
             for chosen in itertools.combinations(open_layers, size)
         )
-        return min(candidates, key=lambda keep: cost(steps, keep))
-    starts = [_descend(steps, open_layers, frozenset(open_layers)), _descend(steps, open_layers, frozenset())]
-    return min(starts, key=lambda keep: cost(steps, keep))
+        return min(candidates, key=lambda keep: cost(steps, keep, joined))
+    starts = [_descend(steps, open_layers, keep, joined) for keep in (frozenset(open_layers), frozenset[str]())]
+    return min(starts, key=lambda keep: cost(steps, keep, joined))
 
 
-def _descend(steps: Sequence[Step], layers: Sequence[str], keep: frozenset[str]) -> frozenset[str]:
-    best = cost(steps, keep)
+def _descend(steps: Sequence[Step], layers: Sequence[str], keep: frozenset[str], joined: int) -> frozenset[str]:
+    best = cost(steps, keep, joined)
     improved = True
     while improved:
         improved = False
         for name in layers:
             flipped = keep ^ {name}
-            count = cost(steps, flipped)
+            count = cost(steps, flipped, joined)
             if count < best:
                 keep, best, improved = flipped, count, True
     return keep
 
 
-def cost(steps: Sequence[Step], keep: frozenset[str]) -> tuple[int, int]:
+def cost(steps: Sequence[Step], keep: frozenset[str], joined: int = JOINED) -> tuple[int, int]:
     """(cost, blocks) of the network that the choice gives."""
     sizes: dict[str, int] = {}
     reach: dict[str, frozenset[str]] = {}
@@ -89,7 +89,7 @@ def cost(steps: Sequence[Step], keep: frozenset[str]) -> tuple[int, int]:
         kept = step.rank if step.name in keep else 0
         rows = step.fixed + kept
         if rows:
-            total += 2 * rows * sum(sizes[name] for name in support) + rows + BLOCK * max(0, len(support) - 1)
+            total += 2 * rows * sum(sizes[name] for name in support) + rows + joined * max(0, len(support) - 1)
             blocks += len(support)
         sizes[step.name] = rows
         own = frozenset([step.name]) if rows else frozenset()

@@ -18,6 +18,7 @@ from redy.rewrite.dead import Kept, drop_dead
 from redy.rewrite.dense import Refusal, flat_function, is_vector, lines_of, rebuilt
 from redy.rewrite.findings import apply_findings
 from redy.rewrite.fold import Stuck, fold, linear_layers
+from redy.rewrite.forms import JOINED
 from redy.rewrite.fuse import fuse
 from redy.rewrite.merge import Merge, merge_parallel
 from redy.rewrite.structure import name_structure
@@ -49,15 +50,18 @@ class Shrunk:
         return cls(network, lined, units, (), refusal)
 
 
-def shrink(network: Network, findings: Sequence[Finding]) -> Shrunk | Refusal:
-    """The smallest form redy has of the network with the findings applied, or why they cannot be applied."""
+def shrink(network: Network, findings: Sequence[Finding], *, joined: int = JOINED) -> Shrunk | Refusal:
+    """The smallest form redy has of the network with the findings applied, or why they cannot be applied.
+
+    `joined` is what it costs to read one more value (`redy.rewrite.forms`): nothing where layers are computed by loops.
+    """
     lined = apply_findings(network, findings)
     if isinstance(lined, Refusal):
         return lined
     lined = _exposed(lined)
     tidy, origin, merges = _without_constants(fuse(lined))
     stuck = _stuck(network, findings, origin)
-    candidates = [_folded(tidy, origin, stuck, keep) for keep in (None, linear_layers(tidy))]
+    candidates = [_folded(tidy, origin, stuck, keep, joined) for keep in (None, linear_layers(tidy))]
     fitting = [c for c in candidates if c[0].parameters <= network.parameters and c[0].macs <= network.macs]
     if not fitting:
         return Shrunk.unchanged(network, lined, "every folded form is larger than the network as it is")
@@ -75,8 +79,10 @@ def _without_constants(network: Network) -> tuple[Network, Kept, tuple[Merge, ..
     return second, origin, original
 
 
-def _folded(network: Network, origin: Kept, stuck: Stuck, keep: frozenset[str] | None) -> tuple[Network, Kept]:
-    small, kept = fold(network, stuck, keep)
+def _folded(
+    network: Network, origin: Kept, stuck: Stuck, keep: frozenset[str] | None, joined: int
+) -> tuple[Network, Kept]:
+    small, kept = fold(network, stuck, keep, joined)
     units = {node.name: origin[node.name] for node in network.activations}
     units = {name: index[kept[name]] if name in kept else index for name, index in units.items()}
     small = name_structure(small)

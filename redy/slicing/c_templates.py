@@ -111,9 +111,9 @@ static inline void redy_store(redy_real *z, const redy_four *sum, uint32_t relu)
 
 LAYERS = """
 /* A program is, per layer: relu, blocks of four rows, columns, the first block in the pool, its places. A block holds
- * four biases and then four weights for each column; column j reads values[places[j]]. Columns are even in number:
- * where one is added, -0 times the 0 behind the input changes no sum. The values of the layers are written from z on;
- * returns those of the last. */
+ * four biases and then four weights for each column; column j reads values[places[j]]. Two blocks are computed at a
+ * time, since the sums of one would wait for their own last additions; a last block alone is computed twice. The values
+ * of the layers are written from z on; returns those of the last. */
 static const redy_real *redy_layers(const redy_real *values, redy_real *z, const uint32_t *at, const redy_four *pool,
                                     const redy_index *places)
 {{
@@ -122,14 +122,17 @@ static const redy_real *redy_layers(const redy_real *values, redy_real *z, const
         const uint32_t relu = at[0], blocks = at[1], columns = at[2];
         const redy_four *weight = pool + at[3];
         const redy_index *place = places + at[4];
-        for (i = 0; i < blocks; i++, z += 4) {{
-            redy_four sum = *weight++;
-            for (j = 0; j < columns; j += 2, weight += 2) {{
-                redy_add(&sum, weight, values[place[j]]);
-                redy_add(&sum, weight + 1, values[place[j + 1]]);
+        for (i = 0; i < blocks; i += 2, z += 8, weight += 2 * (1 + columns)) {{
+            const redy_four *next = i + 1 < blocks ? weight + 1 + columns : weight;
+            redy_four sum = *weight, other = *next;
+            for (j = 0; j < columns; j++) {{
+                redy_add(&sum, weight + 1 + j, values[place[j]]);
+                redy_add(&other, next + 1 + j, values[place[j]]);
             }}
             redy_store(z, &sum, relu);
+            redy_store(z + 4, &other, relu);
         }}
+        z -= blocks & 1 ? 4 : 0;
     }}
     return z - 4 * at[-4];
 }}
@@ -149,7 +152,6 @@ FOLDED = """
         return -1;
 {decided}    for (i = 0; i < {inputs}; i++)
         room.values[i] = x[i];
-    room.values[{inputs}] = 0;
     last = redy_layers(room.values, room.values + {first}, programs + starts[slice], pool, places);
     for (i = 0; i < {outputs}; i++)
         y[i] = last[i];
@@ -276,7 +278,6 @@ static int redy_front(const redy_real x[{raw}], redy_real hidden[{inputs}])
             return 0;
         room.values[i] = x[i];
     }}
-    room.values[{raw}] = 0;
     last = redy_layers(room.values, room.values + {front_first}, front_program, front_pool, front_places);
     for (i = 0; i < {inputs}; i++)
         hidden[i] = last[i];

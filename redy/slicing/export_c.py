@@ -7,7 +7,7 @@ sums (no `-ffast-math`), and evaluates in the type of the weights (FLT_EVAL_METH
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -86,36 +86,46 @@ def _shared(family: Family) -> tuple[list[str], dict[str, int]]:
 
     Rows are sorted by the number of slices in which they live, so that few blocks have any row to compute.
     """
-    whole, pool, table, masks, places = family.whole, list[Weights](), list[int](), list[NDArray[np.uint8]](), list[Any]()
-    order = [np.arange(whole.inputs)]
-    sizes, first = [_whole_blocks(whole.inputs)], 0
-    alive = iter(np.split(unpack(family.masks, family.network.units) != 0, _ends(family), axis=1))
-    often = np.bincount(family.slice_mask, minlength=len(family.masks))
-    for step in whole.steps:
-        mine = next(alive) if step.relu else np.ones((len(family.masks), step.bias.size), dtype=bool)
-        order.append(np.argsort(-(often @ mine), kind="stable") if step.relu else np.arange(step.bias.size))
-        weights = tuple(w[np.ix_(order[-1], order[s])] for s, w in zip(step.sources, step.weights, strict=True))
-        blocks = _blocks(Step(step.sources, weights, step.bias[order[-1]], step.relu))
+    whole, units = family.whole, unpack(family.masks, family.network.units) != 0
+    often = np.bincount(family.slice_mask, minlength=len(units)) @ units
+    ends, kept = _ends(family), [step.relu for step in whole.steps]
+    order = [np.arange(size) for size in (whole.inputs, *(step.bias.size for step in whole.steps))]
+    for k, mine in zip(np.flatnonzero(kept), np.split(often, ends), strict=False):
+        order[k + 1] = np.argsort(-mine, kind="stable")
+    pool, table, first = list[Weights](), list[int](), 0
+    for number, step in enumerate(whole.steps, 1):
+        weights = tuple(w[np.ix_(order[number], order[s])] for s, w in zip(step.sources, step.weights, strict=True))
+        blocks = _blocks(Step(step.sources, weights, step.bias[order[number]], step.relu))
         columns = np.cumsum([0, *(weight.shape[1] for weight in step.weights)])
         table += [int(step.relu), len(blocks), int(columns[-1]), first, len(step.sources)]
         for source, column in zip(step.sources, columns, strict=False):
             table += [source, int(column)]
         pool.append(blocks.reshape(-1, BLOCK))
         first += len(pool[-1])
-        sizes.append(BLOCK * len(blocks))
-        if step.relu:
-            room = np.pad(mine[:, order[-1]], ((0, 0), (0, sizes[-1] - step.bias.size))).reshape(len(mine), -1, BLOCK)
-            masks += [np.packbits(bits, axis=1, bitorder="little") for bits in (mine, room.any(axis=2))]
-            places.append(np.pad(np.argsort(order[-1]), (0, sizes[-1] - step.bias.size)))
-    bits = np.concatenate([np.zeros((len(family.masks), 0), dtype=np.uint8), *masks], axis=1)
+    bits, places = _masks(units, ends, [mine for mine, relu in zip(order[1:], kept, strict=True) if relu])
     tables = [
         _array("uint32_t", "slice_mask", family.slice_mask),
         _array("uint8_t", "masks", bits.ravel()),
-        _array("redy_index", "places", np.concatenate([np.zeros(0, dtype=np.int64), *places])),
+        _array("redy_index", "places", places),
         _array("uint32_t", "program", np.array(table)),
         _fours(np.concatenate(pool)),
     ]
-    return tables, {"values": sum(sizes) + BLOCK, "widest": max(sizes), "steps": len(whole.steps), "mask_bytes": bits.shape[1]}
+    sizes = [_whole_blocks(mine.size) for mine in order]
+    room = {"values": sum(sizes) + BLOCK, "widest": max(sizes)}
+    return tables, {"steps": len(whole.steps), "mask_bytes": bits.shape[1], **room}
+
+
+def _masks(
+    units: NDArray[np.bool_], ends: list[int], order: Sequence[NDArray[np.int64]]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Per mask its bits (masks, bytes), layer by layer of units and of blocks; and the place of every unit."""
+    masks, places = [np.zeros((len(units), 0), dtype=np.uint8)], [np.zeros(0, dtype=np.int64)]
+    for mine, sort in zip(np.split(units, ends, axis=1), order, strict=False):
+        missing = _whole_blocks(sort.size) - sort.size
+        busy = np.pad(mine[:, sort], ((0, 0), (0, missing))).reshape(len(units), -1, BLOCK).any(axis=2)
+        masks += [np.packbits(bits, axis=1, bitorder="little") for bits in (mine, busy)]
+        places.append(np.pad(np.argsort(sort), (0, missing)))
+    return np.concatenate(masks, axis=1), np.concatenate(places)
 
 
 def _ends(family: Family) -> list[int]:
@@ -166,28 +176,27 @@ def _layers(
         for step in program.steps:
             read = [begin[s] + np.arange(w.shape[1]) for s, w in zip(step.sources, step.weights, strict=True)]
             place = np.concatenate([np.zeros(0, dtype=np.int64), *read])
-            place = np.append(place, np.full(place.size % 2, program.inputs))
-            blocks = _blocks(step, place.size)
+            blocks = _blocks(step)
             table += [int(step.relu), len(blocks), place.size, pool.place(blocks) // BLOCK, places.place(place)]
             begin.append(end)
             end += BLOCK * len(blocks)
         most = max(most, end)
-    return starts, table, places.array(np.int64), pool.array(dtype).reshape(-1, BLOCK), most
+    # A last block alone is written once more, behind itself.
+    return starts, table, places.array(np.int64), pool.array(dtype).reshape(-1, BLOCK), most + BLOCK
 
 
 BLOCK = 4
 
 
 def _whole_blocks(size: int) -> int:
-    """Room for so many values and a zero: a multiple of four, so that what follows is aligned."""
-    return BLOCK * (size // BLOCK + 1)
+    """Room for so many values: a multiple of four, so that what follows is aligned."""
+    return -(-size // BLOCK) * BLOCK
 
 
-def _blocks(step: Step, columns: int | None = None) -> Weights:
-    """Bias and weights of a layer as (blocks, 1 + columns, rows of a block); added columns are -0, added rows 0."""
+def _blocks(step: Step) -> Weights:
+    """Bias and weights of a layer as (blocks, 1 + columns, rows of a block); added rows are 0."""
     matrix = np.concatenate([step.bias[:, None], *step.weights], axis=1)
-    more = 0 if columns is None else 1 + columns - matrix.shape[1]
-    filled = np.pad(np.pad(matrix, ((0, 0), (0, more)), constant_values=-0.0), ((0, -len(matrix) % BLOCK), (0, 0)))
+    filled = np.pad(matrix, ((0, -len(matrix) % BLOCK), (0, 0)))
     return np.ascontiguousarray(filled.reshape(-1, BLOCK, filled.shape[1]).transpose(0, 2, 1))
 
 

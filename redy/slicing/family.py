@@ -249,7 +249,7 @@ class Family:
 
     def folded_network(self, mask: int) -> Network:
         """The smallest network for one mask, with weights rounded to the original's type."""
-        shrunk = shrink(self.network, findings_of(self.network, self.codes(mask)))
+        shrunk = shrink(self.network, findings_of(self.network, self.codes(mask)), joined=0)
         if isinstance(shrunk, Refusal):
             raise CheckFailed(shrunk.reason)
         rounded = round_weights(shrunk.network, self.network.weight_dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pytest
 from dense_networks import phase_findings, random_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from redy.rewrite.constants import propagate_constants
 from redy.rewrite.dead import drop_dead
 from redy.rewrite.findings import apply_findings
 from redy.rewrite.fold import fold, linear_layers, steps_of
-from redy.rewrite.forms import BLOCK, Step, cheapest, cost
+from redy.rewrite.forms import JOINED, Step, cheapest, cost
 from redy.rewrite.fuse import fuse
 
 CHAIN = [
@@ -29,12 +30,13 @@ def test_cost_counts_the_blocks_by_hand():
     keep = cost(CHAIN, frozenset("abc"))
     assert keep[0] == 2 * (20 * 5 + 12 * 20 + 20 * 12 + 5 * 20) + (20 + 12 + 20 + 5)
     skip = cost(CHAIN, frozenset())
-    assert skip[0] == 2 * (10 * 5 + 10 * 15 + 10 * 25 + 5 * 35) + (10 + 10 + 10 + 5) + (1 + 2 + 3) * BLOCK
+    assert skip[0] == 2 * (10 * 5 + 10 * 15 + 10 * 25 + 5 * 35) + (10 + 10 + 10 + 5) + (1 + 2 + 3) * JOINED
 
 
-def test_the_choice_is_the_best_of_all():
-    best = min(cost(CHAIN, frozenset(keep)) for size in range(4) for keep in itertools.combinations("abc", size))
-    assert cost(CHAIN, cheapest(CHAIN)) == best
+@pytest.mark.parametrize("joined", [0, JOINED])
+def test_the_choice_is_the_best_of_all(joined):
+    choices = [frozenset(keep) for size in range(4) for keep in itertools.combinations("abc", size)]
+    assert cost(CHAIN, cheapest(CHAIN, joined), joined) == min(cost(CHAIN, keep, joined) for keep in choices)
 
 
 def test_long_chains_are_never_worse_than_either_extreme():
