@@ -13,7 +13,7 @@ from redy.errors import CheckFailed
 from redy.model import Array, Finding, Network, Proved
 from redy.reduction.problem import Guarantee, Known, Problem
 from redy.reduction.steps import tolerances
-from redy.reduction.written import keeps_decision, tight_error
+from redy.reduction.written import Tight, keeps_decision, tight_error
 from redy.rewrite import Refusal, Shrunk, deviation, is_channel
 
 CHECKED = 2048
@@ -35,31 +35,37 @@ def state(problem: Problem, known: Known, small: Network, shrunk: Shrunk) -> Gua
     believed += [known.bounds.trusted] if known.bounds is not None else []
     trusted = tuple(dict.fromkeys(name for names in believed for name in names))
     analytic = error_bound(problem, known, small, shrunk)
-    tight = None if problem.options.preserve != "tolerance" else tight_error(problem, known, small, shrunk)
+    tight = tight_error(problem, known, small, shrunk)
     error = analytic if tight is None else _smaller(tight.bound, analytic)
     _require(problem, known, error, small, shrunk)
-    largest = None if error is None else max((float(np.max(e)) for e in error.values() if e.size), default=0.0)
-    size = "by an amount that redy does not bound" if largest is None else f"by at most {largest:.3g}"
-    if tight is not None:
-        met = max((float(np.max(e)) for e in tight.found.values() if e.size), default=0.0)
-        size = f"{size} (the largest difference met is {met:.3g})"
-        if largest is not None and largest > RATIO * met and any(f.kind == "relaxed" for f in known.findings):
-            known.notes.append(
-                "error bound: its budget or the time ended before it came near the largest difference met"
-            )
     if any(finding.kind != "phase" for finding in known.findings) and not known.claims:
         raise CheckFailed("a criterion removed units without saying what that preserves; nothing was written")
-    cause = f", which is what folding and rounding the weights to {problem.network.weight_dtype} changes"
-    statement = (
-        "For every input of the box, in real arithmetic on the weights as written, every output differs from the "
-        f"original's {size}{'' if known.claims else cause}."
-    )
+    if tight is not None and not tight.complete and _largest(tight.bound) > RATIO * _largest(tight.found):
+        known.notes.append("error bound: tightening ended before it came near the largest difference met")
+    statement = " ".join([*known.claims, _size(problem, known, error, tight)])
     if not known.findings:
         statement = "No unit was removed; only what holds for every input was simplified. " + statement
-    statement = " ".join([*known.claims, statement])
     belief = f" Trusted and not re-derived: {', '.join(trusted)}." if trusted else " Nothing is taken on trust."
     found, points = ({}, {}) if tight is None else (tight.found, tight.points)
     return Guarantee(statement + belief, problem.options.preserve, error, trusted, analytic, found, points)
+
+
+def _size(problem: Problem, known: Known, error: Mapping[str, Array] | None, tight: Tight | None) -> str:
+    """How far the outputs are from the original's, in words."""
+    size = "by an amount that redy does not bound" if error is None else f"by at most {_largest(error):.3g}"
+    if tight is not None:
+        size = f"{size} (the largest difference met is {_largest(tight.found):.3g})"
+    if any(finding.kind == "result" for finding in known.findings):
+        return f"Only the decision is preserved: the outputs themselves change, {size}, in real arithmetic."
+    cause = f", which is what folding and rounding the weights to {problem.network.weight_dtype} changes"
+    return (
+        "For every input of the box, in real arithmetic on the weights as written, every output differs from the "
+        f"original's {size}{'' if known.claims else cause}."
+    )
+
+
+def _largest(errors: Mapping[str, Array]) -> float:
+    return max((float(np.max(error)) for error in errors.values() if error.size), default=0.0)
 
 
 def _smaller(tight: Mapping[str, Array], analytic: Mapping[str, Array] | None) -> Mapping[str, Array]:
@@ -108,7 +114,7 @@ def check_points(problem: Problem, small: Network, guarantee: Guarantee) -> None
     Raises:
         CheckFailed: it does not.
     """
-    if problem.options.preserve == "decision":
+    if problem.options.preserve == "decision" and guarantee.error is None:
         return
     names = [port.name for port in problem.network.outputs]
     before, after = (network.trace(problem.points[:CHECKED], names) for network in (problem.network, small))

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redy.bounds.branch import Rows
-from redy.bounds.difference import Pairs, join
-from redy.bounds.maximise import BOXES, WORK, Largest, largest
+from redy.bounds.climb import Met
+from redy.bounds.difference import Pairs, bounded, join
+from redy.bounds.maximise import BOXES, RATIO, WORK, Largest, largest
 from redy.errors import Unsupported
 from redy.model import Array, Network, Proved
 from redy.reduction.problem import Known, Problem
@@ -18,10 +19,14 @@ from redy.reduction.steps import BRANCHING_INPUTS, decision_claim, tolerances
 from redy.redundancy.query import Query, ask, outputs
 from redy.rewrite import Shrunk
 
-FEW_BOXES, FEW_WORK = 64, 0
+FEW_BOXES = 64
 """How much is cut where cutting the box of inputs hardly helps because there are many."""
+MACS = 1_000_000
+"""Multiply-adds up to which two networks with many inputs are compared where no unit was relaxed."""
 ROUNDING_WORK = 300_000_000
-"""Work on thresholds where no unit was replaced by a line near it: what is bounded is what rounding weights changes."""
+"""Work on thresholds where outputs are preserved: what is bounded is what folding and rounding the weights changes."""
+DECISION_BOXES, DECISION_WORK = 500, 50_000_000
+"""How much is cut where the decision alone is promised: by how much the outputs move is beside the point."""
 WINNER_WORK = 2_000_000_000
 """Work on the question whether the written network keeps the decision."""
 START_POINTS = 512
@@ -38,22 +43,31 @@ class Tight:
         bound: of |written - original|, sound.
         found: the largest difference met.
         points: where it was met: per output (*its shape, *input shape).
+        complete: whether the bound is within 5% of the largest difference met, or what rounding alone may be.
     """
 
     bound: Errors
     found: Errors
     points: Errors
+    complete: bool
 
 
 def tight_error(problem: Problem, known: Known, small: Network, shrunk: Shrunk) -> Tight | None:
     """A bound of the error of the written network, tightened until it is within 5% of the largest difference met.
 
-    None where a node can neither be condensed nor left out; looser where the budget or the time ends first.
+    None where nothing was changed, where a large network has many inputs and no relaxed units, and where a node can
+    neither be condensed nor left out; looser where the budget or the time ends first.
     """
-    relaxed = any(finding.kind == "relaxed" for finding in known.findings)
-    likely, work = (tolerances(problem), WORK) if relaxed else (None, ROUNDING_WORK)
+    kinds, few = {finding.kind for finding in known.findings}, few_inputs(problem)
+    if small is problem.network or not (few or "relaxed" in kinds or problem.network.macs <= MACS):
+        return None
+    likely, limits = None, (BOXES, ROUNDING_WORK) if few else (0, 0)
+    if "relaxed" in kinds:
+        likely, limits = tolerances(problem), (BOXES, WORK) if few else (FEW_BOXES, 0)
+    elif "result" in kinds and few:
+        limits = DECISION_BOXES, DECISION_WORK
     pairs = _pairs(problem.network, shrunk)
-    found = _compare(problem, known, problem.network, small, pairs, known=likely, work=work)
+    found = _compare(problem, known, problem.network, small, pairs, known=likely, limits=limits)
     if found is None:
         return None
     points = problem.box.clip(found.points.reshape(-1, *problem.box.shape))
@@ -61,7 +75,9 @@ def tight_error(problem: Problem, known: Known, small: Network, shrunk: Shrunk) 
     at = np.arange(len(points))
     met = np.abs(outputs(problem.network, points) - outputs(small, points))[at, at]
     network = problem.network
-    return Tight(_by_port(network, found.bound), _by_port(network, met), _by_port(network, points))
+    return Tight(
+        _by_port(network, found.bound), _by_port(network, met), _by_port(network, points), complete=found.complete
+    )
 
 
 def keeps_decision(problem: Problem, known: Known, small: Network, shrunk: Shrunk) -> bool:
@@ -72,17 +88,18 @@ def keeps_decision(problem: Problem, known: Known, small: Network, shrunk: Shrun
     claim = decision_claim(problem)
     if not small.units and all(not node.sources for node in small.nodes if node.name == small.outputs[0].name):
         return _constant_wins(problem, small, claim.winner)
-    if _few_inputs(problem):
+    if few_inputs(problem):
         intervals = known.bounds.intervals if known.bounds is not None else {}
         pairs = _pairs(problem.network, shrunk)
         query = Query(problem.network, small, problem.box, replace(claim, ahead=0.0), intervals, pairs)
         return isinstance(ask(query, budget=WINNER_WORK, deadline=problem.deadline), Proved)
     pairs = _pairs(shrunk.lined, shrunk)
-    found = _compare(problem, known, shrunk.lined, small, pairs, enough=claim.ahead / 2)
+    found = _compare(problem, known, shrunk.lined, small, pairs, enough=claim.ahead / 2, limits=(FEW_BOXES, 0))
     return found is not None and bool(2 * found.bound.max(initial=0.0) <= claim.ahead)
 
 
-def _few_inputs(problem: Problem) -> bool:
+def few_inputs(problem: Problem) -> bool:
+    """Whether cutting the box of inputs is a way to answer questions about it."""
     return int((problem.box.width > 0).sum()) <= BRANCHING_INPUTS
 
 
@@ -104,9 +121,9 @@ def _compare(
     *,
     known: Array | None = None,
     enough: float = 0.0,
-    work: int = WORK,
+    limits: tuple[int, int],
 ) -> Largest | None:
-    few = _few_inputs(problem)
+    """`redy.bounds.maximise.largest` of the difference within limits (sub-boxes, work); without any, one bound."""
     intervals = facts.bounds.intervals if facts.bounds is not None and first is problem.network else {}
     try:
         joint = join(first, second, problem.box, intervals, pairs)
@@ -114,8 +131,16 @@ def _compare(
         facts.notes.append(str(error))
         return None
     rows = Rows.of(joint.condensed, joint.apart)
-    points = (problem.points if few else problem.points[-START_POINTS:]).reshape(-1, problem.box.size)
-    boxes, work = (BOXES, work) if few else (FEW_BOXES, FEW_WORK)
+    if not (np.isfinite(rows.e).all() and np.isfinite(rows.base).all()):
+        facts.notes.append("error bound: values on the box are too large to tighten it; the analytic bound is stated")
+        return None
+    points = (problem.points if few_inputs(problem) else problem.points[-START_POINTS:]).reshape(-1, problem.box.size)
+    boxes, work = limits
+    if not boxes:
+        bound = np.maximum(*map(np.abs, bounded(joint.condensed, joint.apart)))
+        met = Met(rows)
+        met.see(points)
+        return Largest(bound, met.values, met.points, 1, bool((bound <= RATIO * met.values).all()))
     return largest(rows, points, known=known, enough=enough, boxes=boxes, work=work, deadline=problem.deadline)
 
 

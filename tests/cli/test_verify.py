@@ -79,7 +79,16 @@ def test_decision_mode_is_verified_as_a_decision(models, tmp_path):
 def test_no_time_is_unknown_and_not_a_proof(models, tmp_path):
     path = tmp_path / "relaxed.onnx"
     bounds, model = str(models / "avoidance_close.box.json"), str(models / "avoidance.onnx")
-    options = ["--preserve", "tolerance", "--tolerance", "0.05", "--relative-to", "box"]
+    options = [
+        "--preserve",
+        "tolerance",
+        "--tolerance",
+        "0.05",
+        "--relative-to",
+        "box",
+        "--criteria",
+        "phase,relaxed:2",
+    ]
     assert run(["reduce", model, "--bounds", bounds, "-o", str(path), "--quiet", *options]) == 0
     assert verify(models, path, "--tolerance", "100", "--time-limit", "1e-6", "--quiet") == 3
 
