@@ -22,7 +22,20 @@ from redy.bounds.ascent import smallest
 from redy.bounds.branch import LOWER, UPPER, Rows
 from redy.bounds.condensed import Intervals, condense
 from redy.errors import Unsupported
-from redy.model import Activate, Array, Box, Finding, Line, Network, Proof, Proved, Refuted, Unit, Verdict
+from redy.model import (
+    Activate,
+    Array,
+    Box,
+    Finding,
+    Line,
+    Network,
+    PiecewiseLinear,
+    Proof,
+    Proved,
+    Refuted,
+    Unit,
+    Verdict,
+)
 from redy.redundancy.lines import line_error, spare_line, unit_function
 from redy.redundancy.query import Claim, Query, Within, ask, outputs, violation
 from redy.redundancy.simulate import ascend, effects, guess
@@ -35,7 +48,7 @@ POINTS = 1024
 """Points on which a set is guessed, at most, besides witnesses."""
 THRESHOLDS = (1.0, 0.7, 0.5, 0.35)
 ROUNDS = 24
-_STARTS = 6
+STARTS = 6
 """Points from which local search tries to refute a guess before a query is asked."""
 _SHRINK = 0.8
 """After a query without an answer fewer units are tried, and this share of what was allowed before."""
@@ -47,6 +60,7 @@ _NEAR = 30
 """The largest proved set is looked for up to this part of all units."""
 
 Asker = Callable[[Query], Verdict]
+LineChoice = Callable[[PiecewiseLinear, float, float], Line]
 
 
 @dataclass(slots=True)
@@ -78,6 +92,7 @@ class Facts:
         points: points of the box (m, *input shape).
         budget: work of the engine for one query.
         deadline: `time.monotonic()` at which the search ends, or None.
+        starts: points from which local search tries to refute a guess before a query is asked, at least 1.
     """
 
     network: Network
@@ -87,6 +102,7 @@ class Facts:
     points: Array
     budget: int = WORK
     deadline: float | None = None
+    starts: int = STARTS
 
     def expired(self) -> bool:
         """Whether the time is up."""
@@ -109,16 +125,19 @@ class Facts:
         return ask(query, budget=self.budget, deadline=self.deadline)
 
 
-def find_relaxed(facts: Facts, tolerance: Array, asker: Asker | None = None) -> SetAnswer:
+def find_relaxed(
+    facts: Facts, tolerance: Array, asker: Asker | None = None, line: LineChoice = spare_line
+) -> SetAnswer:
     """A large set of units that can become lines while every output element stays within its tolerance.
 
     Args:
         facts: network, box, bounds, earlier findings, limits.
         tolerance: one positive number per output element, flattened.
         asker: answers queries; the branching engine by default.
+        line: the line for a unit's function on a range.
     """
     units = facts.open_units()
-    lines = {unit: _first_line(facts.network, unit, reach) for unit, reach in met_ranges(facts, units).items()}
+    lines = {unit: line(_function(facts.network, unit), *reach) for unit, reach in met_ranges(facts, units).items()}
     search = SetSearch(facts, Within(tolerance), "relaxed", asker or facts.ask)
     return search.run(lines, lambda points: _loads(facts.network, points, lines, tolerance))
 
@@ -130,10 +149,10 @@ def _loads(network: Network, points: Array, lines: Mapping[Unit, Line], toleranc
     return np.concatenate([flat, -flat])
 
 
-def _first_line(network: Network, unit: Unit, reach: tuple[float, float]) -> Line:
+def _function(network: Network, unit: Unit) -> PiecewiseLinear:
     node = network.by_name[unit.node]
     assert isinstance(node, Activate)
-    return spare_line(unit_function(node, unit.index), *reach)
+    return unit_function(node, unit.index)
 
 
 def met_ranges(facts: Facts, units: Sequence[Unit]) -> dict[Unit, tuple[float, float]]:
@@ -158,9 +177,7 @@ def met_ranges(facts: Facts, units: Sequence[Unit]) -> dict[Unit, tuple[float, f
     for variable, low, high in zip(condensed.variables, met[:count], met[count:], strict=True):
         unit = Unit(variable.node, variable.element)
         if unit in ranges:
-            node = facts.network.by_name[unit.node]
-            assert isinstance(node, Activate)
-            shift = float(unit_function(node, unit.index).breakpoints[variable.breakpoint])
+            shift = float(_function(facts.network, unit).breakpoints[variable.breakpoint])
             begin, end = ranges[unit]
             ranges[unit] = min(begin, low + shift), max(end, high + shift)
     return ranges
@@ -241,7 +258,7 @@ class SetSearch:
     def _attack(self, reduced: Network) -> Array | None:
         """Points near the most different ones where the claim fails, if local search finds any."""
         apart = np.abs(outputs(self.facts.network, self.points) - outputs(reduced, self.points)).max(axis=1)
-        starts = self.points[np.argsort(-apart, kind="stable")[:_STARTS]]
+        starts = self.points[np.argsort(-apart, kind="stable")[: self.facts.starts]]
         found = ascend(self.facts.network, reduced, self.facts.box, starts)
         broken = violation(Query(self.facts.network, reduced, self.facts.box, self.claim), found) > 0
         return found[broken] if broken.any() else None
@@ -251,8 +268,6 @@ class SetSearch:
         return np.concatenate([witness[None], ascend(self.facts.network, reduced, self.facts.box, witness[None])])
 
     def _finding(self, unit: Unit, line: Line, proof: Proof) -> Finding:
-        node = self.facts.network.by_name[unit.node]
-        assert isinstance(node, Activate)
         lower, upper = (float(end.ravel()[unit.index]) for end in self.facts.intervals[unit.node])
-        error = line_error(unit_function(node, unit.index), lower, upper, line)
+        error = line_error(_function(self.facts.network, unit), lower, upper, line)
         return Finding(unit, self.kind, line, error, Proved(proof))
