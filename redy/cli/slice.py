@@ -27,9 +27,15 @@ if TYPE_CHECKING:
 @click.option("--budget", type=click.IntRange(min=1), help="Number of slices, for --adaptive.")
 @click.option("--at", "layer", help="Cut the values of this ReLU layer instead of the input, into 2^UNITS slices.")
 @click.option("--units", type=click.IntRange(min=1), help="How many units of the layer are halved, for --at.")
-@click.option("--preserve", type=click.Choice(["outputs", "decision"]), default="outputs", show_default=True)
+@click.option(
+    "--preserve", type=click.Choice(["outputs", "decision", "tolerance"]), default="outputs", show_default=True
+)
 @click.option("--winner", type=click.Choice(["max", "min"]), default="max", show_default=True)
 @click.option("--margin", type=float, help="Outputs closer than this are tied. Default: 1e-5 of the largest output.")
+@click.option("--tolerance", type=float, help="Largest change of an output, for --preserve tolerance.")
+@click.option(
+    "--relative-to", type=click.Choice(["box"]), help="The tolerance is a share of the output's range met on the box."
+)
 @click.option("--form", type=click.Choice(["shared", "folded", "auto"]), default="auto", show_default=True)
 @click.option("--store-folded", is_flag=True, help="Store the folded networks; else they are folded at first use.")
 @click.option("--work", type=click.IntRange(min=0), default=200_000_000, show_default=True, help="Search per slice.")
@@ -51,6 +57,8 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     preserve: str,
     winner: Literal["max", "min"],
     margin: float | None,
+    tolerance: float | None,
+    relative_to: Literal["box"] | None,
     form: Literal["shared", "folded", "auto"],
     store_folded: bool,
     work: int,
@@ -77,16 +85,16 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     from redy.formats.onnx_read import read_network
     from redy.slicing.adaptive import REFINED, adaptive_cut
     from redy.slicing.cuts import GridCut
-    from redy.slicing.family import Family, Front, choose_form
+    from redy.slicing.family import Family, choose_form
+    from redy.slicing.front import Front
     from redy.slicing.pruning import pruned
     from redy.slicing.run import COLUMNS, run_slices
     from redy.slicing.store import Store
     from redy.slicing.tail import relu_layer, split_model, tail_cut
-    from redy.slicing.work import SliceOptions, SliceWork, decision_of
+    from redy.slicing.work import SliceOptions, SliceWork, decision_of, tolerance_of
 
     _check(splits, adaptive, budget, time_limit, layer, units)
-    if store_folded and form != "folded":
-        raise InputError("--store-folded: belongs to --form folded")
+    _check_kept(preserve, tolerance, relative_to, form, store_folded)
     check_exports(csv_path, parquet)
     network = read_network(model)
     box = read_box(bounds, network.input.shape)
@@ -100,14 +108,14 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         tail = read_network(onnx.load_from_string(original))
         cut: Cut = tail_cut(network, tail, box, layer, units)
         network, front = tail, Front(before, box)
-    decision = None
-    if preserve == "decision":
-        decision = decision_of(network, box if front is None else cut.box, winner, margin)
+    whole = box if front is None else cut.box
+    decision = decision_of(network, whole, winner, margin) if preserve == "decision" else None
+    allowed = None if tolerance is None else tolerance_of(network, whole, tolerance, relative_to, seed)
     if layer is None and budget is not None:
         cut = adaptive_cut(network, box, REFINED * budget, seed=seed, decision=decision)
     elif layer is None:
         cut = GridCut.of(box, parts(splits or "", box.size))
-    options = SliceOptions(budget=work, samples=samples, seed=seed, time_limit=time_limit, decision=decision)
+    options = SliceOptions(work, samples, seed=seed, time_limit=time_limit, decision=decision, tolerance=allowed)
     task = SliceWork(network, cut, options)
     path = target.with_name(target.name + ".sqlite") if store is None else store
     with Store(path, COLUMNS, task.digests, resume=resume) as results:
@@ -115,9 +123,8 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         records = run_slices(task, executor(jobs, scheduler), results, jobs=jobs, progress=show)
         export(results, csv_path, parquet)
     cut, records = pruned(network, cut, records, budget)
-    family = choose_form(
-        replace(Family.from_records(original, cut, records, decision=decision), front=front), form, store=store_folded
-    )
+    family = Family.from_records(original, cut, records, decision=decision, tolerance=allowed)
+    family = choose_form(replace(family, front=front), form, store=store_folded)
     family.save(target)
     if not quiet:
         click.echo(family.summary())
@@ -140,6 +147,15 @@ def _check(
         raise InputError("--at and --units (how many units of the layer are halved) are given together")
     if (splits is not None) + adaptive + (layer is not None) != 1:
         raise InputError("say how to cut: --splits 8 (or 8,4,4,2,2), or --adaptive --budget N, or --at LAYER --units N")
+
+
+def _check_kept(preserve: str, tolerance: float | None, relative_to: str | None, form: str, store_folded: bool) -> None:
+    if store_folded and form != "folded":
+        raise InputError("--store-folded: belongs to --form folded")
+    if (preserve == "tolerance") != (tolerance is not None):
+        raise InputError("--preserve tolerance and --tolerance E (the largest change of an output) are given together")
+    if relative_to is not None and tolerance is None:
+        raise InputError("--relative-to: belongs to --preserve tolerance")
 
 
 def parts(text: str, inputs: int) -> tuple[int, ...]:

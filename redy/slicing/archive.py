@@ -1,7 +1,8 @@
 """The file of a family: a zip archive of arrays in numpy's format; docs/family.md describes it.
 
-Members: `manifest.json`, `original.onnx`, `cut/<name>.npy`, `masks.npy`, `slice_mask.npy`, `complete.npy` and, where
-folded networks are stored, `folded/pool.npy`, `folded/programs.npy`, `folded/starts.npy`.
+Members: `manifest.json`, `original.onnx`, `cut/<name>.npy`, `masks.npy`, `slice_mask.npy`, `complete.npy`; where units
+are lines, `lines/<name>.npy`; and where folded networks are stored, `folded/pool.npy`, `folded/programs.npy`,
+`folded/starts.npy`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from redy.slicing.program import Program, Step
 from redy.slicing.selections import REFERENCE
 
 FORMAT = "redy-family"
-VERSION = 2
+VERSION = 3
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 

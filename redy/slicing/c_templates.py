@@ -180,7 +180,7 @@ static const uint8_t many[16] = {{0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4
  * of a layer with relu are sorted: place[] says where the units stand, in their own order, so that those that live in
  * many slices share blocks. A mask has for each such layer one bit a unit, in their own order, the lowest first, set if
  * it lives, and one bit a block, set if any of its units lives. living[] lists the places of living units, in the order
- * of the units; no others are read, and blocks without any are left out. */
+ * of the units; no others are read, and blocks without any are left out.{line_note} */
 {scope}int {evaluate}(const redy_real x[{inputs}], redy_real y[{outputs}])
 {{
     union {{
@@ -190,7 +190,7 @@ static const uint8_t many[16] = {{0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4
     redy_real values[{values}];
     redy_real *source[{steps} + 1];
     redy_index living[{values}], busy[{values}], *column[{steps} + 1];
-    uint32_t size[{steps} + 1], step, i, j, t, end = {first};
+    uint32_t size[{steps} + 1], step, i, j, t, end = {first}{line_names};
     const int slice = {slice}(x);
     const uint32_t *at = program;
     const redy_index *place = places;
@@ -198,7 +198,7 @@ static const uint8_t many[16] = {{0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4
     if (slice < 0)
         return -1;
 {decided}    mask = masks + (uint32_t)slice_mask[slice] * {mask_bytes}u;
-    for (i = 0; i < {inputs}; i++) {{
+{from_line}    for (i = 0; i < {inputs}; i++) {{
         values[i] = x[i];
         living[i] = (redy_index)i;
     }}
@@ -247,12 +247,12 @@ static const uint8_t many[16] = {{0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4
                     redy_add(&other, two + first + c[j], value[j]);
                 }}
             }}
-            redy_store(room.raw + 4 * busy[i], &sum, relu);
-            redy_store(room.raw + 4 * busy[i + 1], &other, relu);
+            redy_store(room.raw + 4 * busy[i], &sum, {stored});
+            redy_store(room.raw + 4 * busy[i + 1], &other, {stored});
         }}
         for (i = 0; i < alive; i++)
             z[i] = room.raw[row[i]];
-        source[step] = z;
+{lines}        source[step] = z;
         column[step] = row;
         size[step] = alive;
         end += 4 * blocks;
@@ -261,6 +261,21 @@ static const uint8_t many[16] = {{0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4
         y[i] = source[{steps}][i];
     return slice;
 }}
+"""
+
+FROM_LINE = """\
+    line = first_line[slice_mask[slice]];
+    last_line = first_line[slice_mask[slice] + 1];
+"""
+
+LINES = """\
+        if (relu)
+            for (i = 0; i < alive; i++)
+                z[i] = z[i] > 0 ? z[i] : 0;
+        for (; line < last_line && line_step[line] == step; line++) {{
+            i = line_unit[line];
+            z[i] = line_slope[line] * room.raw[row[i]] + line_intercept[line];
+        }}
 """
 
 FRONT = """

@@ -18,8 +18,9 @@ from redy.slicing import c_templates
 from redy.slicing.archive import Pool, pack_programs
 from redy.slicing.cuts import GridCut, TreeCut
 from redy.slicing.export_onnx import round_up
+from redy.slicing.lines import by_layer
 from redy.slicing.masks import unpack
-from redy.slicing.program import Program, Step, Weights
+from redy.slicing.program import Program, Step, Weights, living
 from redy.version import __version__
 
 if TYPE_CHECKING:
@@ -53,7 +54,9 @@ def c_source(family: Family, form: Form | None = None) -> str:
     }
     tables, sizes = _shared(family) if chosen == "shared" else _folded(family)
     winner, names["decided"] = _decided(family, names)
-    tables.append(winner)
+    lines, texts = _line_tables(family) if chosen == "shared" else ([], {})
+    names |= texts
+    tables += [winner, *lines]
     before, front_sizes = ([], {}) if family.front is None or front is None else _front(family.front.box, front)
     largest = max(sizes["values"], front_sizes.get("front_values", 0))
     names |= {"index": f"{np.min_scalar_type(largest).name}_t", **sizes, **front_sizes}
@@ -79,6 +82,30 @@ def _decided(family: Family, names: dict[str, Any]) -> tuple[str, str]:
     constants = family.constants
     values = {"won": int(constants[0, 0]), "lost": 1 - int(constants[0, 0])}
     return _array("int32_t", "winner", family.winner), c_templates.DECIDED.format(**names, **values)
+
+
+def _line_tables(family: Family) -> tuple[list[str], dict[str, str]]:
+    """The tables of the lines in the shared form, and the code that reads them; nothing where there are none."""
+    if family.lines is None or not len(family.lines):
+        return [], {"from_line": "", "line_names": "", "line_note": "", "lines": "", "stored": "relu"}
+    steps = [number for number, step in enumerate(family.whole.steps, start=1) if step.relu]
+    number, place = list[NDArray[np.int64]](), list[NDArray[np.int64]]()
+    for mask in range(len(family.masks)):
+        alive = living(family.network, family.whole, family.codes(mask))
+        for step, (units, _) in zip(steps, by_layer(family.network, family.mask_lines(mask)), strict=True):
+            number.append(np.full(len(units), step))
+            place.append(np.searchsorted(alive[step], units))
+    table = family.lines.table
+    tables = [
+        _array("uint32_t", "first_line", family.lines.starts),
+        _array("redy_index", "line_step", np.concatenate(number)),
+        _array("redy_index", "line_unit", np.concatenate(place)),
+        _array("redy_real", "line_slope", table["slope"]),
+        _array("redy_real", "line_intercept", table["intercept"]),
+    ]
+    note = "\n * Units with a line, counted among the living ones of their layer, get it in place of the ReLU."
+    code = {"from_line": c_templates.FROM_LINE, "lines": c_templates.LINES.format(), "stored": "0"}
+    return tables, {**code, "line_names": ", line, last_line", "line_note": note}
 
 
 def _shared(family: Family) -> tuple[list[str], dict[str, int]]:

@@ -1,21 +1,24 @@
 """A slice, or the whole family, as one ONNX model.
 
 The model of a family picks the slice itself: it counts the faces at or below the point (grid) or goes down the tree,
-gathers the living bits of the slice's mask, and clears the units that do not live (the shared form).
+gathers the living bits of the slice's mask and its lines, and clears the units that do not live (the shared form).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from numpy.typing import ArrayLike, DTypeLike, NDArray
-from onnx import ModelProto, NodeProto, TensorProto, compose, helper, numpy_helper, version_converter
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, compose, helper, version_converter
 
 from redy.errors import InputError
 from redy.model import Network
 from redy.slicing.cuts import GridCut, TreeCut
+from redy.slicing.export_lines import PickedLines, lined, picked_lines, straight
+from redy.slicing.graph import OPSET, Graph
 from redy.slicing.masks import by_activation, unpack
 from redy.slicing.program import Program
 from redy.version import __version__
@@ -23,41 +26,10 @@ from redy.version import __version__
 if TYPE_CHECKING:
     from redy.slicing.family import Family, Form
 
-OPSET = 17
-
-
-class _Graph:
-    """Nodes and initializers as they are made."""
-
-    def __init__(self) -> None:
-        self.nodes: list[NodeProto] = []
-        self.initializers: dict[str, TensorProto] = {}
-
-    def constant(self, name: str, values: ArrayLike, dtype: DTypeLike = np.int64) -> str:
-        self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(np.asarray(values, dtype=dtype)), name)
-        return name
-
-    def add(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:  # noqa: ANN401 - as ONNX has them
-        self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
-        return output
-
-    def model(self, inputs: list[Any], outputs: list[Any], metadata: dict[str, str]) -> ModelProto:
-        graph = helper.make_graph(self.nodes, "redy", inputs, outputs, list(self.initializers.values()))
-        model = helper.make_model(
-            graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
-            ir_version=8,
-            producer_name="redy",
-            producer_version=__version__,
-        )
-        helper.set_model_props(model, metadata)
-        onnx.checker.check_model(model, full_check=True)
-        return model
-
 
 def flat_model(program: Program) -> ModelProto:
     """A program over points `x` (n, inputs), with outputs `y` (n, outputs)."""
-    graph, element = _Graph(), helper.np_dtype_to_tensor_dtype(program.dtype)
+    graph, element = Graph(), helper.np_dtype_to_tensor_dtype(program.dtype)
     last = _emit(graph, program, "x", {})
     graph.add("Identity", [last], "y")
     inputs = [helper.make_tensor_value_info("x", element, ["n", program.inputs])]
@@ -67,7 +39,7 @@ def flat_model(program: Program) -> ModelProto:
 
 def slice_model(family: Family, index: int, form: Form | None = None) -> ModelProto:
     """One slice with the original's input and output names, shapes and type."""
-    graph, network, program = _Graph(), family.network, family.program(index, form)
+    graph, network, program = Graph(), family.network, family.program(index, form)
     last = _emit(graph, program, _flattened(graph, network), {})
     box = family.cut.cell(index)
     return _finished(graph, network, last, {"redy.slice": str(index), "redy.box.digest": box.digest})
@@ -75,10 +47,10 @@ def slice_model(family: Family, index: int, form: Form | None = None) -> ModelPr
 
 def family_model(family: Family, *, flat: bool = False) -> ModelProto:
     """The whole family; with `flat` over points `x` (n, inputs) instead of the original's input."""
-    graph, network, program = _Graph(), family.network, family.whole
+    graph, network, program = Graph(), family.network, family.whole
     x = "x" if flat else _flattened(graph, network)
     chosen = _picked(graph, family, x)
-    last = _emit(graph, program, x, _gates(graph, family, chosen))
+    last = _emit(graph, program, x, _gates(graph, family, chosen), picked_lines(graph, family))
     if family.winner is not None:
         last = _decided(graph, family, chosen, last)
     if not flat:
@@ -133,12 +105,12 @@ def session(model: ModelProto) -> Any:  # noqa: ANN401 - onnxruntime ships no ty
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def _flattened(graph: _Graph, network: Network) -> str:
+def _flattened(graph: Graph, network: Network) -> str:
     size = int(np.prod(network.input.shape))
     return graph.add("Reshape", [network.input.name, graph.constant("redy_flat", [-1, size])], "redy_x")
 
 
-def _finished(graph: _Graph, network: Network, last: str, metadata: dict[str, str]) -> ModelProto:
+def _finished(graph: Graph, network: Network, last: str, metadata: dict[str, str]) -> ModelProto:
     port, out = network.input, network.outputs[0]
     element = helper.np_dtype_to_tensor_dtype(np.dtype(network.weight_dtype))
 
@@ -153,8 +125,13 @@ def _finished(graph: _Graph, network: Network, last: str, metadata: dict[str, st
     return graph.model(inputs, outputs, metadata)
 
 
-def _emit(graph: _Graph, program: Program, x: str, gates: dict[int, str]) -> str:
-    """The steps of a program; where `gates` has one for a step, units outside it become 0. The last value's name."""
+def _emit(
+    graph: Graph, program: Program, x: str, gates: dict[int, str], lines: Mapping[int, PickedLines] | None = None
+) -> str:
+    """The steps of a program; the last value's name.
+
+    Where `gates` has one for a step, units outside it become 0; where `lines` has some, those units become lines.
+    """
     values, dtype = [x], program.dtype
     for number, step in enumerate(program.steps, start=1):
         name = f"redy_{number}"
@@ -167,11 +144,16 @@ def _emit(graph: _Graph, program: Program, x: str, gates: dict[int, str]) -> str
             matrix = graph.constant(f"{name}_weight{k}", weight, dtype)
             add = [bias] if not last else [last]
             last = graph.add("Gemm", [values[source], matrix, *add], f"{name}_z{k}", transB=1)
+        z = last
         if step.relu:
-            last = graph.add("Relu", [last], f"{name}_y")
+            last = graph.add("Relu", [z], f"{name}_y")
+        if step.straight is not None:
+            last = straight(graph, step, name, z, last)
         if number in gates:
             zero = graph.constant("redy_nothing", 0, dtype)
             last = graph.add("Where", [gates[number], last, zero], f"{name}_gated")
+        if lines and number in lines:
+            last = lined(graph, lines[number], name, z, last)
         values.append(last)
     return values[-1]
 
@@ -182,7 +164,7 @@ def round_up(face: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.where(near.astype(np.float64) < face, np.nextafter(near, dtype.type(np.inf)), near)
 
 
-def _picked(graph: _Graph, family: Family, x: str) -> str:
+def _picked(graph: Graph, family: Family, x: str) -> str:
     """The number of each point's slice, (n,)."""
     cut, dtype = family.cut, family.whole.dtype
     if isinstance(cut, GridCut):
@@ -203,7 +185,7 @@ def _picked(graph: _Graph, family: Family, x: str) -> str:
     return _descended(graph, cut, x, dtype)
 
 
-def _descended(graph: _Graph, cut: TreeCut, x: str, dtype: np.dtype[Any]) -> str:
+def _descended(graph: Graph, cut: TreeCut, x: str, dtype: np.dtype[Any]) -> str:
     inner, leaves = len(cut.axis), len(cut)
     # A leaf is a node that sends every point to itself.
     children = np.where(cut.children < 0, inner + ~cut.children, cut.children).reshape(inner, 2)
@@ -231,7 +213,7 @@ def _descended(graph: _Graph, cut: TreeCut, x: str, dtype: np.dtype[Any]) -> str
     return graph.add("Reshape", [leaf, graph.constant("redy_all", [-1])], "redy_tree_slice")
 
 
-def _decided(graph: _Graph, family: Family, chosen: str, last: str) -> str:
+def _decided(graph: Graph, family: Family, chosen: str, last: str) -> str:
     """The outputs `last`, or constants in slices with one winner."""
     assert family.winner is not None
     best = graph.add("Gather", [graph.constant("redy_winner", family.winner), chosen], "redy_best")
@@ -243,7 +225,7 @@ def _decided(graph: _Graph, family: Family, chosen: str, last: str) -> str:
     return graph.add("Where", [decided, known, last], "redy_decided")
 
 
-def _gates(graph: _Graph, family: Family, chosen: str) -> dict[int, str]:
+def _gates(graph: Graph, family: Family, chosen: str) -> dict[int, str]:
     """Per ReLU step of the whole program which units live, (n, units of the step)."""
     network = family.network
     if not network.units:

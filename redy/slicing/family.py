@@ -21,10 +21,12 @@ from redy.redundancy.query import SameWinner
 from redy.rewrite import Refusal, fuse, round_weights, shrink
 from redy.slicing.archive import pack_programs, read_archive, unpack_program, write_archive
 from redy.slicing.cuts import Cut, Index, read_cut
-from redy.slicing.masks import Codes, findings_of, unpack
+from redy.slicing.front import Front
+from redy.slicing.lines import Lines, by_layer, dropped, line_findings, read_lines
+from redy.slicing.masks import KEPT, Codes, findings_of, pack, unpack
 from redy.slicing.program import Program, Step, living, program_of, restricted
 from redy.slicing.selections import Selections
-from redy.slicing.sizes import Sizes, sizes, summary
+from redy.slicing.sizes import Sizes, guarantee, sizes, summary
 from redy.slicing.work import SliceRecord
 from redy.version import __version__
 
@@ -37,46 +39,6 @@ TOGETHER = 1000
 """Points that the model of the whole family is given at once: what it gathers for them stays in the cache."""
 
 
-@dataclass(frozen=True, eq=False)
-class Front:
-    """The part of a model before the layer whose values are cut.
-
-    Attributes:
-        model: as ONNX bytes; its output is the input of the family's network.
-        box: the inputs for which the family holds.
-    """
-
-    model: bytes
-    box: Box
-
-    @cached_property
-    def network(self) -> Network:
-        """As a network."""
-        return read_network(onnx.load_model_from_string(self.model))
-
-    @cached_property
-    def program(self) -> Program | None:
-        """As a program, if it is dense: the C99 export then computes the very same hidden values."""
-        try:
-            return program_of(fuse(self.network), self.network.weight_dtype)
-        except InputError:
-            return None
-
-    def hidden(self, x: NDArray[Any], within: Box) -> NDArray[Any]:
-        """The hidden values (n, units) at checked points (n, inputs), in the type of the points.
-
-        A front that is not dense is evaluated in float64, and its values rounded.
-        """
-        if self.program is not None:
-            flat = self.program.evaluate(x)
-        else:
-            values = self.network.evaluate(x.astype(np.float64).reshape(-1, *self.network.input.shape))
-            flat = values.reshape(len(x), -1).astype(x.dtype)
-        if not within.contains(flat.astype(np.float64).reshape(-1, *within.shape)).all():
-            raise CheckFailed("a hidden value lies outside its bounds; this is a bug in redy")
-        return flat
-
-
 @dataclass(eq=False)
 class Family:
     """Small networks for the slices of a box; a point on a face belongs to exactly one slice (`redy.slicing.cuts`).
@@ -84,7 +46,7 @@ class Family:
     Attributes:
         original: the original model as ONNX bytes.
         cut: how the box is cut.
-        masks: (distinct masks, bytes) packed codes; equal masks are stored once.
+        masks: (distinct masks, bytes) packed codes; equal masks (with equal lines) are stored once.
         slice_mask: (slices,) which mask each slice has.
         complete: (slices,) False where a limit ended the search of a slice; its network is valid all the same.
         form: how slices are evaluated unless a call says otherwise. "shared": on the original's weights, living rows
@@ -95,6 +57,8 @@ class Family:
         winner: (slices,) for such a family the output that wins on the whole slice, -1 where the outputs are kept. A
             slice with a winner gives constants: 1 for the output with the largest value and 0 for the others, or 0 for
             the one with the smallest and 1 for the others.
+        lines: the lines of each mask, for a family that keeps its outputs within a tolerance.
+        tolerance: for such a family how far each output element may be from the original's.
     """
 
     original: bytes
@@ -107,6 +71,8 @@ class Family:
     front: Front | None = None
     decision: SameWinner | None = None
     winner: Index | None = None
+    lines: Lines | None = None
+    tolerance: tuple[float, ...] | None = None
     _cache: OrderedDict[tuple[int, Form], Program] = field(default_factory=OrderedDict, repr=False)
     _sessions: OrderedDict[tuple[int, Form] | None, Any] = field(default_factory=OrderedDict, repr=False)
 
@@ -115,11 +81,18 @@ class Family:
 
     @classmethod
     def from_records(
-        cls, original: bytes, cut: Cut, records: Sequence[SliceRecord], *, decision: SameWinner | None = None
+        cls,
+        original: bytes,
+        cut: Cut,
+        records: Sequence[SliceRecord],
+        *,
+        decision: SameWinner | None = None,
+        tolerance: tuple[float, ...] | None = None,
     ) -> Family:
         """The family of a finished run: one record per cell of the cut, in order.
 
-        With `decision` slices whose winner is proved become constants, which need no unit.
+        With `decision` slices whose winner is proved become constants, which need no unit; with `tolerance` the units
+        that have lines are replaced.
         """
         if [record.index for record in records] != list(range(len(cut))):
             raise CheckFailed(f"{len(records)} results for {len(cut)} slices; this is a bug in redy")
@@ -127,11 +100,20 @@ class Family:
         if winner is not None:
             # The mask of a constant: nothing lives.
             records = [replace(r, mask=bytes(len(r.mask))) if r.winner >= 0 else r for r in records]
-        places: dict[bytes, int] = {}
-        slice_mask = np.array([places.setdefault(record.mask, len(places)) for record in records], dtype=np.int64)
-        masks = np.array([np.frombuffer(mask, dtype=np.uint8) for mask in places]).reshape(len(places), -1)
+        if tolerance is None:
+            records = [replace(r, lines=b"") if r.lines else r for r in records]
+        places: dict[tuple[bytes, bytes], int] = {}
+        slice_mask = [places.setdefault((record.mask, record.lines), len(places)) for record in records]
+        masks = np.array([np.frombuffer(mask, dtype=np.uint8) for mask, _ in places]).reshape(len(places), -1)
         complete = np.array([record.complete for record in records], dtype=bool)
-        return cls(original, cut, masks, slice_mask, complete, decision=decision, winner=winner)
+        made = cls(original, cut, masks, np.array(slice_mask, dtype=np.int64), complete)
+        made.decision, made.winner, made.tolerance = decision, winner, tolerance
+        if tolerance is not None:
+            lines = [read_lines(data) for _, data in places]
+            small = [pack(dropped(made.codes(mask), mine)) for mask, mine in enumerate(lines)]
+            made.masks = np.array([np.frombuffer(mask, dtype=np.uint8) for mask in small])
+            made.lines = Lines.of(made.network, lines)
+        return made
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Family:
@@ -153,9 +135,13 @@ class Family:
             if "winner" in arrays:
                 family.decision = SameWinner(**manifest["decision"])
                 family.winner = arrays["winner"].astype(np.int64)
+            if "lines/table" in arrays:
+                family.lines = Lines(arrays["lines/table"], arrays["lines/starts"])
+                family.tolerance = tuple(manifest["tolerance"])
             fits = len(slice_mask) == len(cut) == len(family.complete) and slice_mask.max(initial=0) < len(masks)
             fits &= not folded or len(folded["starts"]) == len(masks)
             fits &= family.winner is None or len(family.winner) == len(cut)
+            fits &= family.lines is None or family.lines.fits(len(masks), family.network.units)
         except (KeyError, ValueError, TypeError) as error:
             raise InputError(f"{path}: is damaged ({error}); write it again with `redy slice --resume`") from error
         if not fits or network_digest(family.network) != manifest["model"]:
@@ -173,7 +159,9 @@ class Family:
             arrays |= {"front/model": model, "front/lower": self.front.box.lower, "front/upper": self.front.box.upper}
         if self.winner is not None:
             arrays["winner"] = self.winner.astype(np.int32)
-        manifest = {
+        if self.lines is not None:
+            arrays |= {"lines/table": self.lines.table, "lines/starts": self.lines.starts}
+        manifest: dict[str, Any] = {
             "form": self.form,
             "guarantee": self.guarantee,
             "model": network_digest(self.network),
@@ -181,8 +169,11 @@ class Family:
             "slices": len(self),
             "units": self.network.units,
         }
-        decision = {} if self.decision is None else {"decision": asdict(self.decision)}
-        write_archive(path, manifest | decision, self.original, arrays)
+        if self.decision is not None:
+            manifest["decision"] = asdict(self.decision)
+        if self.tolerance is not None:
+            manifest["tolerance"] = list(self.tolerance)
+        write_archive(path, manifest, self.original, arrays)
 
     def with_folded(self) -> Family:
         """The same family with the folded network of every mask stored."""
@@ -196,7 +187,10 @@ class Family:
 
     def selections(self, mask: int) -> Selections:
         """The parts of the original's weights that a mask names."""
-        return Selections(self.network, self.whole, self.codes(mask))
+        codes = self.codes(mask)
+        # Folded networks keep no unit that is a line.
+        codes[self.mask_lines(mask)["unit"]] = 1
+        return Selections(self.network, self.whole, codes)
 
     @cached_property
     def network(self) -> Network:
@@ -212,6 +206,10 @@ class Family:
         """The codes of one mask, (units,)."""
         codes: Codes = unpack(self.masks[mask : mask + 1], self.network.units)[0]
         return codes
+
+    def mask_lines(self, mask: int) -> NDArray[np.void]:
+        """The lines of one mask."""
+        return read_lines(b"") if self.lines is None else self.lines[mask]
 
     def program(self, index: int, form: Form | None = None) -> Program:
         """The small network of one slice."""
@@ -232,7 +230,8 @@ class Family:
         key = (mask, form)
         if key not in self._cache:
             if form == "shared":
-                made = restricted(self.whole, living(self.network, self.whole, self.codes(mask)))
+                alive = living(self.network, self.whole, self.codes(mask))
+                made = restricted(self.whole, alive, by_layer(self.network, self.mask_lines(mask)))
             elif self.folded:
                 made = unpack_program(self.folded, mask, self.whole.inputs, self.selections(mask).array)
             else:
@@ -249,7 +248,8 @@ class Family:
 
     def folded_network(self, mask: int) -> Network:
         """The smallest network for one mask, with weights rounded to the original's type."""
-        shrunk = shrink(self.network, findings_of(self.network, self.codes(mask)), joined=0)
+        stuck = findings_of(self.network, self.codes(mask))
+        shrunk = shrink(self.network, [*stuck, *line_findings(self.network, self.mask_lines(mask))], joined=0)
         if isinstance(shrunk, Refusal):
             raise CheckFailed(shrunk.reason)
         rounded = round_weights(shrunk.network, self.network.weight_dtype)
@@ -339,9 +339,12 @@ class Family:
         return self._sessions[key]
 
     def removed(self) -> NDArray[np.float64]:
-        """Per slice the share of units stuck in one phase."""
+        """Per slice the share of units that are not needed."""
         codes = unpack(self.masks, self.network.units)
-        return np.asarray((codes != 3).mean(axis=1)[self.slice_mask] if codes.size else np.zeros(len(self)))
+        if not codes.size:
+            return np.zeros(len(self))
+        gone = (codes != KEPT).sum(axis=1) + (0 if self.lines is None else self.lines.counts)
+        return np.asarray(gone / self.network.units)[self.slice_mask]
 
     def shared_macs(self) -> Index:
         """Per slice the multiply-adds of the shared form."""
@@ -349,7 +352,8 @@ class Family:
             _restricted_macs(self.whole, living(self.network, self.whole, codes))
             for codes in unpack(self.masks, self.network.units)
         ]
-        return np.array(macs, dtype=np.int64)[self.slice_mask]
+        lines = 0 if self.lines is None else self.lines.counts
+        return np.asarray(np.array(macs, dtype=np.int64) + lines)[self.slice_mask]
 
     def sizes(self) -> Sizes:
         """Bytes in each form, against separate ONNX files and the original."""
@@ -358,15 +362,7 @@ class Family:
     @property
     def guarantee(self) -> str:
         """What holds of the outputs, in words."""
-        outputs = "in real arithmetic on the original's weights the outputs are the original's"
-        if self.decision is None or self.winner is None:
-            return f"On the closed box of every slice {outputs}."
-        count, most = int((self.winner >= 0).sum()), "largest" if self.decision.winner == "max" else "smallest"
-        return (
-            f"On the closed boxes of {count} of {len(self)} slices the decision alone is kept: one output, the {most} "
-            f"of the original on the whole slice by at least {self.decision.margin / 2:.3g}, is the {most} of the "
-            f"constants given there. On the others {outputs}."
-        )
+        return guarantee(self)
 
     def summary(self) -> str:
         """What the family holds and costs, in lines."""

@@ -29,6 +29,20 @@ LARGE = 1 << 22
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Straight:
+    """Rows of a layer with ReLU that are lines instead: y = slope z + intercept, rounded twice.
+
+    Attributes:
+        rows: their numbers in the layer, ascending.
+        slope, intercept: (rows,) in the type of the weights.
+    """
+
+    rows: NDArray[np.int64]
+    slope: Weights
+    intercept: Weights
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Step:
     """One layer: value = f(bias + sum of weight @ value of source).
 
@@ -37,17 +51,28 @@ class Step:
         weights: per term its matrix (rows, columns).
         bias: (rows,).
         relu: whether max(z, 0) follows.
+        straight: the rows for which a line follows instead.
     """
 
     sources: tuple[int, ...]
     weights: tuple[Weights, ...]
     bias: Weights
     relu: bool
+    straight: Straight | None = None
 
     @property
     def macs(self) -> int:
         """Multiply-adds."""
-        return sum(weight.size for weight in self.weights)
+        lines = 0 if self.straight is None else self.straight.rows.size
+        return sum(weight.size for weight in self.weights) + lines
+
+    def activated(self, z: Weights) -> Weights:
+        """The value for sums z (n, rows)."""
+        y = np.where(z > 0, z, z.dtype.type(0)) if self.relu else np.array(z)
+        if self.straight is not None:
+            rows = self.straight.rows
+            y[:, rows] = self.straight.slope * z[:, rows] + self.straight.intercept
+        return y
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,7 +114,7 @@ class Program:
             z = np.broadcast_to(step.bias, (len(x), step.bias.size))
             for source, weight in zip(step.sources, step.weights, strict=True):
                 z = _accumulated(z, weight, values[source])
-            values.append(np.where(z > 0, z, self.dtype.type(0)) if step.relu else np.array(z))
+            values.append(step.activated(z))
         return values[-1]
 
 
@@ -172,10 +197,25 @@ def living(network: Network, program: Program, codes: Codes) -> list[NDArray[np.
     return selected(network, program, codes != 0)
 
 
-def restricted(program: Program, alive: Sequence[NDArray[np.int64]]) -> Program:
-    """The program on living rows and columns only."""
-    steps = []
+def restricted(
+    program: Program,
+    alive: Sequence[NDArray[np.int64]],
+    lines: Sequence[tuple[NDArray[np.int64], NDArray[np.void]]] = (),
+) -> Program:
+    """The program on living rows and columns only.
+
+    Args:
+        program: the original's.
+        alive: `living`.
+        lines: per activation units, all of them alive, with their lines (`redy.slicing.lines.by_layer`).
+    """
+    steps, ahead = [], iter(lines)
     for step, rows in zip(program.steps, alive[1:], strict=True):
         weights = tuple(w[np.ix_(rows, alive[s])] for s, w in zip(step.sources, step.weights, strict=True))
-        steps.append(Step(step.sources, weights, step.bias[rows], step.relu))
+        units, mine = next(ahead, (None, None)) if step.relu else (None, None)
+        straight = None
+        if units is not None and mine is not None and units.size:
+            slope, intercept = (mine[name].astype(program.dtype) for name in ("slope", "intercept"))
+            straight = Straight(np.searchsorted(rows, units), slope, intercept)
+        steps.append(Step(step.sources, weights, step.bias[rows], step.relu, straight))
     return Program(program.inputs, tuple(steps))

@@ -20,6 +20,7 @@ import numpy as np
 from redy.model import Array, Network
 from redy.slicing.cost import SharedCost
 from redy.slicing.cuts import Cut, Index, Nodes, TreeCut, leaves_of, tree_of
+from redy.slicing.lines import dropped, read_lines
 from redy.slicing.masks import KEPT, Codes, pack, unpack
 from redy.slicing.work import SliceRecord
 
@@ -63,6 +64,9 @@ def _joined(network: Network, cut: TreeCut, records: list[SliceRecord]) -> dict[
             boxes=one.boxes + other.boxes,
             seconds=one.seconds + other.seconds,
             winner=one.winner if one.winner == other.winner else -1,
+            # A part of a set of lines is not what was proved.
+            relaxed=one.relaxed if one.lines == other.lines else 0,
+            lines=one.lines if one.lines == other.lines else b"",
         )
     return found
 
@@ -77,7 +81,7 @@ def _costs(network: Network, cut: TreeCut, records: dict[int, SliceRecord]) -> d
     volume = {~leaf: _share(cut, leaf) for leaf in range(len(cut))}
     for node in _leaves_first(cut):
         volume[node] = sum(volume[int(child)] for child in cut.children[node])
-    alive = np.stack([_codes(network, record) for record in records.values()]) != 0
+    alive = np.stack([dropped(_codes(network, r), read_lines(r.lines)) for r in records.values()]) != 0
     each = SharedCost(network).of_units(alive)
     open_ = np.array([record.winner < 0 for record in records.values()])
     return {name: volume[name] * float(cost) for name, cost in zip(records, each * open_, strict=True)}

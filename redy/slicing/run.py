@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 from redy.slicing.executor import Executor, chunked
 from redy.slicing.store import Store
@@ -20,6 +20,8 @@ COLUMNS = {
     "boxes": "INTEGER NOT NULL",
     "seconds": "REAL NOT NULL",
     "winner": "INTEGER NOT NULL",
+    "relaxed": "INTEGER NOT NULL",
+    "lines": "BLOB NOT NULL",
 }
 """The result columns of a slice, in the order of `SliceRecord`; all but `seconds` are the same on every run."""
 
@@ -34,7 +36,7 @@ class Progress:
     Attributes:
         done, total: slices.
         rate: slices a second since this process began.
-        removed: the share of units stuck in one phase, over the finished slices.
+        removed: the share of units that are not needed, over the finished slices.
         partial: slices whose search was ended by a limit.
     """
 
@@ -64,7 +66,7 @@ def run_slices(
     Each result is committed before the next is awaited.
     """
     items = range(len(work.cut)) if only is None else only
-    there = [_record(*row) for row in store.rows()]
+    there = [replace(SliceRecord(*row), complete=bool(row[4])) for row in store.rows()]
     known = {record.index for record in there}
     open_items = [item for item in items if item not in known]
     # Neighbours are alike: in random order rate and share are soon those of the whole, and chunks cost the same.
@@ -92,7 +94,7 @@ class _Tally:
         self.stuck = self.partial = self.counted = 0
 
     def count(self, record: SliceRecord) -> None:
-        self.stuck += record.stuck
+        self.stuck += record.stuck + record.relaxed
         self.partial += not record.complete
         self.counted += 1
 
@@ -100,9 +102,3 @@ class _Tally:
         rate = (self.done - self.before) / max(1e-9, time.monotonic() - self.begin)
         share = self.stuck / max(1, self.counted * self.units)
         return Progress(self.done, self.total, rate, share, self.partial)
-
-
-def _record(
-    index: int, mask: bytes, stuck: int, undecided: int, complete: int, boxes: int, seconds: float, winner: int
-) -> SliceRecord:
-    return SliceRecord(index, mask, stuck, undecided, bool(complete), boxes, seconds, winner)

@@ -1,4 +1,4 @@
-"""What a family takes in each form, against separate ONNX files and the original; and the lines `redy slice` prints."""
+"""What a family holds, takes and keeps, in numbers and in words: the lines that `redy slice` prints."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Sizes:
         slices: how many slices there are.
         original: the original as an ONNX file, which a family holds once in every form.
         masks: a slice, in the mean, in the shared form, and in the folded form where slices are folded when first used:
-            two bits a unit of each distinct mask, and the number of the slice's mask.
+            two bits a unit of each distinct mask, its lines, and the number of the slice's mask.
         stored: a slice, in the mean, with the folded networks stored beside the masks.
         separate: a slice, in the mean, as an ONNX file of its own that holds its folded network.
         macs: multiply-adds of the folded networks, in the mean.
@@ -52,7 +52,8 @@ def sizes(family: Family, drawn: int = DRAWN) -> Sizes:
     packed = family.folded if len(masks) == len(family.masks) and family.folded else family.pack(masks)
     share = len(family.masks) / len(masks)
     number = 2 if len(family.masks) <= 1 << 16 else 4
-    each = (family.masks.nbytes + len(family) * number) / len(family)
+    lines = 0 if family.lines is None else family.lines.table.nbytes + family.lines.starts.nbytes
+    each = (family.masks.nbytes + lines + len(family) * number) / len(family)
     stored = sum(array.nbytes for array in packed.values()) * share / len(family)
     separate = [len(slice_model(family, int(index), "folded").SerializeToString()) for index in chosen]
     macs = [family.program(int(index), "folded").macs for index in chosen]
@@ -97,3 +98,21 @@ def _form(family: Family) -> str:
     if family.form == "shared":
         return "shared form"
     return "folded form, stored" if family.folded else "folded form, folded when first used"
+
+
+def guarantee(family: Family) -> str:
+    """What holds of the outputs of a family."""
+    where = "in real arithmetic on the original's weights"
+    outputs = f"{where} the outputs are the original's"
+    if family.tolerance is not None:
+        least, most = min(family.tolerance), max(family.tolerance)
+        far = f"{most:.3g}" if least == most else f"{least:.3g} to {most:.3g} (each element its own)"
+        return f"On the closed box of every slice {where} every output is within {far} of the original's."
+    if family.decision is None or family.winner is None:
+        return f"On the closed box of every slice {outputs}."
+    count, most_or_least = int((family.winner >= 0).sum()), "largest" if family.decision.winner == "max" else "smallest"
+    return (
+        f"On the closed boxes of {count} of {len(family)} slices the decision alone is kept: one output, the "
+        f"{most_or_least} of the original on the whole slice by at least {family.decision.margin / 2:.3g}, is the "
+        f"{most_or_least} of the constants given there. On the others {outputs}."
+    )

@@ -8,8 +8,10 @@ import json
 import math
 import time
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from redy.bounds.condensed import Intervals
 from redy.bounds.linear import linear_bounds
@@ -17,11 +19,13 @@ from redy.bounds.phases import phases
 from redy.errors import InputError
 from redy.model import Activate, Affine, Array, Box, Network
 from redy.model.digest import network_digest
-from redy.reduction.steps import MARGIN
+from redy.reduction.steps import MARGIN, output_range
 from redy.redundancy.query import SameWinner, Winner, constant_winner, outputs
 from redy.redundancy.seen import sample_points, seen_at
+from redy.rewrite.dense import flat_function
 from redy.slicing.cuts import Cut
-from redy.slicing.masks import KEPT, codes_of, pack
+from redy.slicing.lines import find_lines, read_lines
+from redy.slicing.masks import KEPT, Codes, codes_of, pack
 
 BRANCHING_INPUTS = 12
 """Branching on the input box pays up to this number of inputs; above it only linear bounds are asked."""
@@ -41,6 +45,21 @@ def decision_of(network: Network, box: Box, winner: Winner, margin: float | None
     return SameWinner(winner, margin)
 
 
+def tolerance_of(
+    network: Network, box: Box, tolerance: float, relative_to: Literal["box"] | None, seed: int
+) -> tuple[float, ...]:
+    """The tolerance of every output element: absolute, or a share of its range met on the box.
+
+    Raises:
+        InputError: it is not a positive number.
+    """
+    if not 0 < tolerance < math.inf:
+        raise InputError(f"--tolerance {tolerance}: must be a positive number")
+    if relative_to is not None:
+        return tuple((tolerance * output_range(network, box, seed)).tolist())
+    return (tolerance,) * sum(math.prod(port.shape) for port in network.outputs)
+
+
 @dataclass(frozen=True, slots=True)
 class SliceOptions:
     """How each slice is searched; part of the digest that a resumed run must match.
@@ -53,6 +72,7 @@ class SliceOptions:
         time_limit: seconds for the search of a slice; a slice that needs more is *partial*. Results depend on the
             machine's speed only where it strikes.
         decision: where given, slices are also asked whether this decision is constant there.
+        tolerance: where given, units also become lines while each output element stays within its tolerance.
     """
 
     budget: int = 200_000_000
@@ -61,6 +81,7 @@ class SliceOptions:
     seed: int = 0
     time_limit: float | None = None
     decision: SameWinner | None = None
+    tolerance: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +97,8 @@ class SliceRecord:
         boxes: sub-boxes bounded.
         seconds: CPU seconds of the worker.
         winner: the output that is proved to win on the whole slice; -1 where none is, or nobody asked.
+        relaxed: how many more units became lines.
+        lines: these (`redy.slicing.lines`), as bytes. They hold together with `mask`, and no part of them alone.
     """
 
     index: int
@@ -86,6 +109,8 @@ class SliceRecord:
     boxes: int
     seconds: float
     winner: int = -1
+    relaxed: int = 0
+    lines: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,6 +128,8 @@ class SliceWork:
                     f"{node.name}: a {type(node).__name__} node cannot be sliced; "
                     "slicing takes affine and piecewise-linear nodes only"
                 )
+            if self.options.tolerance and isinstance(node, Activate) and not flat_function(node).is_relu:
+                raise InputError(f"{node.name}: is no ReLU; slices within a tolerance take ReLU only")
 
     @property
     def digests(self) -> dict[str, str]:
@@ -137,8 +164,19 @@ class SliceWork:
         codes = codes_of(self.network, intervals)
         stuck = int((codes != KEPT).sum())
         winner = self._winner(box, points, intervals, deadline)
+        lines = self._lines(box, points, codes, intervals, deadline)
         seconds = time.process_time() - begin
-        return SliceRecord(index, pack(codes), stuck, undecided, complete, boxes, seconds, winner)
+        mask, more = pack(codes), lines.tobytes()
+        return SliceRecord(index, mask, stuck, undecided, complete, boxes, seconds, winner, len(lines), more)
+
+    def _lines(
+        self, box: Box, points: Array, codes: Codes, known: Intervals, deadline: float | None
+    ) -> NDArray[np.void]:
+        """Lines within the tolerance; none without one."""
+        if self.options.tolerance is None:
+            return read_lines(b"")
+        tolerance, budget = np.array(self.options.tolerance), self.options.budget // 10
+        return find_lines(self.network, box, codes, known, points, tolerance, budget=budget, deadline=deadline)
 
     def _winner(self, box: Box, points: Array, known: Intervals, deadline: float | None) -> int:
         """The winner that points show everywhere and a proof confirms; -1 without one."""
