@@ -8,6 +8,7 @@ it for the ReLU: slope ub / (ub - lb), intercept and error -lb ub / (2 (ub - lb)
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 
@@ -26,6 +27,13 @@ def unit_function(node: Activate, index: int) -> PiecewiseLinear:
         function.slopes.reshape(function.pieces, -1)[:, index],
         function.value.reshape(-1)[index],
     )
+
+
+def exact_intercept(function: PiecewiseLinear, piece: int) -> Fraction:
+    """The intercept of a piece in rational arithmetic, for one function (shape ())."""
+    breaks, slopes = ([Fraction(float(v)) for v in values] for values in (function.breakpoints, function.slopes))
+    exact = Fraction(float(function.value)) - slopes[0] * breaks[0]
+    return exact + sum((slopes[k] - slopes[k + 1]) * breaks[k] for k in range(piece))
 
 
 def minimax_line(function: PiecewiseLinear, lower: float, upper: float) -> Line:

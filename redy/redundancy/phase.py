@@ -27,6 +27,7 @@ from redy.milp import phase as milp
 from redy.milp.outcome import SolverUnavailable
 from redy.milp.solver import Choice
 from redy.model import Activate, Array, Box, Finding, Line, Network, PiecewiseLinear, Proof, Proved, Unit
+from redy.redundancy.lines import exact_intercept
 from redy.redundancy.seen import Seen, seen_at
 
 Engine = Literal["auto", "linear", "branch", "milp"]
@@ -308,9 +309,8 @@ def _finding(
     function: PiecewiseLinear, unit: Unit, elements: NDArray[np.int64], piece: int, proofs: list[Proof]
 ) -> Finding:
     first = int(elements[0])
-    slopes = function.slopes.reshape(function.pieces, -1)[:, first]
-    breakpoints = function.breakpoints.reshape(function.pieces - 1, -1)[:, first]
-    exact = _exact_intercept(breakpoints, slopes, float(function.value.ravel()[first]), piece)
+    breakpoints, slopes = (part.reshape(len(part), -1)[:, first] for part in (function.breakpoints, function.slopes))
+    exact = exact_intercept(PiecewiseLinear(breakpoints, slopes, function.value.ravel()[first]), piece)
     intercept = float(exact)
     apart = abs(Fraction(intercept) - exact)
     error = 0.0 if apart == 0 else math.nextafter(float(apart), math.inf)
@@ -323,11 +323,3 @@ def _channel_proof(unit: Unit, piece: int, proofs: list[Proof], trusted: tuple[s
     methods = "+".join(dict.fromkeys(proof.method for proof in proofs))
     ranges = [proof.evidence.get("range") for proof in proofs]
     return Proof(f"{milp.claim(unit, piece)}, at every position", methods, {"ranges": ranges}, trusted)
-
-
-def _exact_intercept(breakpoints: Array, slopes: Array, value: float, piece: int) -> Fraction:
-    """The intercept of a piece in rational arithmetic."""
-    exact = Fraction(value) - Fraction(float(slopes[0])) * Fraction(float(breakpoints[0]))
-    for k in range(piece):
-        exact += (Fraction(float(slopes[k])) - Fraction(float(slopes[k + 1]))) * Fraction(float(breakpoints[k]))
-    return exact

@@ -190,7 +190,17 @@ def _within(joint: Joint, claim: Within, budget: int, deadline: float | None) ->
 
 
 def _same_winner(joint: Joint, claim: SameWinner, budget: int, deadline: float | None) -> Found:
-    """One clause per pair (i, o): o is not beaten by more than the margin, i does not win, or i stays ahead of o."""
+    laid, kept = decision_rows(joint, claim)
+    clauses = [Clause(literals) for literals in kept.values()]
+    return Search(laid, clauses, cap=budget, budget=budget, deadline=deadline).run()
+
+
+def decision_rows(joint: Joint, claim: SameWinner) -> tuple[Rows, dict[tuple[int, int], tuple[tuple[int, int], ...]]]:
+    """Rows, and per pair (i, o) the clause: o is not beaten by more than the margin, i does not win, or i stays ahead.
+
+    "Wins" and "beaten" are about the first network, "stays ahead of o" about the second: either its lead is bounded, or
+    by how much the lead drifts from that of the first network.
+    """
     outputs = len(joint.first.b)
     pairs = all_pairs(outputs)
     winners, others = pairs.T
@@ -206,12 +216,11 @@ def _same_winner(joint: Joint, claim: SameWinner, budget: int, deadline: float |
     laid = Rows.of(joint.condensed, stack(blocks, len(joint.condensed.variables)))
     number = {(int(i), int(o)): k for k, (i, o) in enumerate(pairs)}
     base, size = laid.variables, len(pairs)
-    clauses = []
+    literals = {}
     for (i, o), k in number.items():
         beaten = [(base + 3 * size + number[other, i], LOWER) for other in range(outputs) if other not in {i, o}]
-        kept = [(base + k, LOWER), (base + size + k, UPPER), (base + 2 * size + k, UPPER)]
-        clauses.append(Clause((*kept, *beaten)))
-    return Search(laid, clauses, cap=budget, budget=budget, deadline=deadline).run()
+        literals[i, o] = (base + k, LOWER), (base + size + k, UPPER), (base + 2 * size + k, UPPER), *beaten
+    return laid, literals
 
 
 def all_pairs(count: int) -> NDArray[np.int64]:

@@ -183,6 +183,23 @@ def met_ranges(facts: Facts, units: Sequence[Unit]) -> dict[Unit, tuple[float, f
     return ranges
 
 
+def with_lines(facts: Facts, units: Sequence[Unit], lines: Mapping[Unit, Line]) -> Network:
+    """The network with the findings made before and these units as lines."""
+    proof = Proved(Proof("guessed", "simulation"))
+    guessed = [Finding(unit, "guessed", lines[unit], 0.0, proof) for unit in units]
+    lined = apply_findings(facts.network, (*facts.findings, *guessed))
+    assert not isinstance(lined, Refusal)
+    return lined
+
+
+def finding_of(facts: Facts, kind: str, unit: Unit, line: Line, proof: Proof) -> Finding:
+    """A unit of a proved set, with the largest distance of its line from the activation."""
+    node = facts.network.by_name[unit.node]
+    assert isinstance(node, Activate)
+    lower, upper = (float(end.ravel()[unit.index]) for end in facts.intervals[unit.node])
+    return Finding(unit, kind, line, line_error(unit_function(node, unit.index), lower, upper, line), Proved(proof))
+
+
 class SetSearch:
     """The counterexample loop, for any claim about the network with a set of lines in place."""
 
@@ -205,7 +222,7 @@ class SetSearch:
             if len(chosen) <= len(answer.findings):
                 return answer
             picked = [units[k] for k in chosen]
-            reduced = self._with(picked, lines)
+            reduced = with_lines(self.facts, picked, lines)
             if (attacked := self._attack(reduced)) is not None:
                 self.points = np.concatenate([self.points, attacked])
                 shares = np.concatenate([shares, loads(attacked)])
@@ -213,7 +230,9 @@ class SetSearch:
             answer.queries += 1
             verdict = self.asker(Query(self.facts.network, reduced, self.facts.box, self.claim, self.facts.intervals))
             if isinstance(verdict, Proved):
-                answer.findings = tuple(self._finding(unit, lines[unit], verdict.proof) for unit in picked)
+                answer.findings = tuple(
+                    finding_of(self.facts, self.kind, unit, lines[unit], verdict.proof) for unit in picked
+                )
                 if failed - len(picked) <= 1 + len(units) // _NEAR or not unanswered:
                     return answer
                 most = (len(picked) + failed) // 2
@@ -243,17 +262,12 @@ class SetSearch:
 
     def _works(self, units: Sequence[Unit], lines: Mapping[Unit, Line], share: float, part: Sequence[int]) -> bool:
         """Whether no point refutes the set, evaluated for what it is, with `share` of what is allowed."""
-        query = Query(self.facts.network, self._with([units[k] for k in part], lines), self.facts.box, self.claim)
+        query = Query(
+            self.facts.network, with_lines(self.facts, [units[k] for k in part], lines), self.facts.box, self.claim
+        )
         if isinstance(self.claim, Within):
             query = Query(query.original, query.reduced, query.box, Within(self.claim.tolerance * share))
         return bool(violation(query, self.points).max(initial=-np.inf) <= 0)
-
-    def _with(self, units: Sequence[Unit], lines: Mapping[Unit, Line]) -> Network:
-        proof = Proved(Proof("guessed", "simulation"))
-        guessed = [Finding(unit, self.kind, lines[unit], 0.0, proof) for unit in units]
-        lined = apply_findings(self.facts.network, (*self.facts.findings, *guessed))
-        assert not isinstance(lined, Refusal)
-        return lined
 
     def _attack(self, reduced: Network) -> Array | None:
         """Points near the most different ones where the claim fails, if local search finds any."""
@@ -266,8 +280,3 @@ class SetSearch:
     def _near(self, witness: Array, reduced: Network) -> Array:
         """The witness, and the worst point found by ascent from it."""
         return np.concatenate([witness[None], ascend(self.facts.network, reduced, self.facts.box, witness[None])])
-
-    def _finding(self, unit: Unit, line: Line, proof: Proof) -> Finding:
-        lower, upper = (float(end.ravel()[unit.index]) for end in self.facts.intervals[unit.node])
-        error = line_error(_function(self.facts.network, unit), lower, upper, line)
-        return Finding(unit, self.kind, line, error, Proved(proof))

@@ -15,14 +15,17 @@ import math
 import numpy as np
 
 from redy.model import Activate, Array, Finding, Line, Proof, Proved, Unit
-from redy.redundancy.lines import line_error, unit_function
-from redy.redundancy.query import SameWinner, constant_winner, outputs
+from redy.redundancy.leaving import LeavingSearch, never_winning
+from redy.redundancy.lines import exact_intercept, line_error, unit_function
+from redy.redundancy.query import Query, SameWinner, constant_winner, outputs
 from redy.redundancy.relaxed import Asker, Facts, SetAnswer, SetSearch
 from redy.redundancy.simulate import borders, effects
 from redy.rewrite.dense import is_vector
 
-_BORDER = 200
+_BORDER = 1000
 """Pairs of points between which a border is looked for."""
+NEVER = 4
+"""The part of the work on one query that goes into outputs that seem not to win."""
 _MORE = 20_000
 """Points drawn where those at hand show one winner only, although the decision was not proved constant."""
 
@@ -81,7 +84,14 @@ def find_result(facts: Facts, claim: SameWinner, asker: Asker | None = None) -> 
     border = borders(facts.network, points, winners, sign, _BORDER, seed=0)
     if not len(border):
         return SetAnswer(note="no border between decisions was met")
-    lines = _pieces_at(facts, border)
+    pieces = _pieces_at(facts, border)
+    if asker is None and all(finding.kind == "phase" and not finding.error for finding in facts.findings):
+        met = set(winners.tolist())
+        suspects = [o for o in range(sum(math.prod(port.shape) for port in facts.network.outputs)) if o not in met]
+        query = Query(facts.network, facts.network, facts.box, claim, facts.intervals)
+        never = never_winning(query, suspects, budget=facts.budget // NEVER, deadline=facts.deadline)
+        return LeavingSearch(facts, claim, pieces, never).run()
+    lines = {unit: line for unit, (_, line) in pieces.items()}
     search = SetSearch(facts, claim, "result", asker or facts.ask)
     search.points = np.concatenate([search.points, border])
 
@@ -96,10 +106,10 @@ def find_result(facts: Facts, claim: SameWinner, asker: Asker | None = None) -> 
     return search.run(lines, loads)
 
 
-def _pieces_at(facts: Facts, border: Array) -> dict[Unit, Line]:
-    """For every open unit that lies in one piece at all points of the border: the line of that piece."""
+def _pieces_at(facts: Facts, border: Array) -> dict[Unit, tuple[int, Line]]:
+    """Per open unit that lies in one piece at all points of the border: the piece and its line, if that is exact."""
     trace = facts.network.trace(border)
-    lines = {}
+    found = {}
     for unit in facts.open_units():
         node = facts.network.by_name[unit.node]
         assert isinstance(node, Activate)
@@ -107,8 +117,10 @@ def _pieces_at(facts: Facts, border: Array) -> dict[Unit, Line]:
         function = unit_function(node, unit.index)
         piece = int(function.stuck(np.array(z.min()), np.array(z.max())))
         if piece >= 0:
-            lines[unit] = Line(float(function.slopes[piece]), float(function.intercepts()[piece]))
-    return lines
+            intercept = exact_intercept(function, piece)
+            if float(intercept) == intercept:
+                found[unit] = piece, Line(float(function.slopes[piece]), float(intercept))
+    return found
 
 
 def _error(facts: Facts, unit: Unit, line: Line) -> float:
