@@ -17,7 +17,7 @@ import sqlite3
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -58,6 +58,7 @@ def main() -> None:
     )
     parser.add_argument("--work", type=int, default=300_000_000, help="search per slice, for adaptive and sample")
     parser.add_argument("--drawn", type=int, default=100, help="points whose slices are searched, for adaptive")
+    parser.add_argument("--tolerance", type=float, help="how far outputs may be off, for sample")
     parser.add_argument("--jobs", type=int, default=2, help="processes, for adaptive and sample")
     arguments = parser.parse_args()
     network = read_network(MODEL)
@@ -65,7 +66,9 @@ def main() -> None:
     if arguments.what == "store":
         of_store(arguments.store, GridCut.of(box, (8,) * 5), arguments.slices, arguments.points)
     elif arguments.what == "sample":
-        sample(GridCut.of(box, (8,) * 5), arguments.slices, arguments.work, arguments.jobs)
+        tolerance = None if arguments.tolerance is None else (arguments.tolerance,) * 5
+        options = SliceOptions(budget=arguments.work, tolerance=tolerance)
+        sample(GridCut.of(box, (8,) * 5), arguments.slices, options, arguments.jobs)
     elif arguments.what == "adaptive":
         adaptive(box, arguments.grid, arguments.work, arguments.drawn, arguments.jobs)
     elif arguments.what == "workers":
@@ -90,25 +93,34 @@ def shares(records: dict[int, SliceRecord]) -> None:
     )
 
 
-def sample(cut: GridCut, slices: int, work: int, jobs: int) -> None:
+def sample(cut: GridCut, slices: int, options: SliceOptions, jobs: int) -> None:
     """The shares of random slices, and their multiply-adds in both forms with standard errors of the means."""
     drawn = np.random.default_rng(0).choice(len(cut), slices, replace=False)
-    search = SliceWork(read_network(MODEL), cut, SliceOptions(budget=work))
+    search = SliceWork(read_network(MODEL), cut, options)
     records = dict(Processes(jobs).run(search, chunked(drawn.tolist(), 8)))
     shares(records)
-    family = Family.from_records(MODEL.read_bytes(), cut, [records.get(i) or unreduced(i) for i in range(len(cut))])
+    everywhere = [records.get(i) or unreduced(i) for i in range(len(cut))]
+    family = Family.from_records(MODEL.read_bytes(), cut, everywhere, tolerance=options.tolerance)
+    if options.tolerance is not None:
+        print(f"lines: {np.mean([record.relaxed for record in records.values()]):.2f} a slice; {family.guarantee}")
+        print(f"units not needed: mean {family.removed()[drawn].mean():.2%}")
+        agreement(family, drawn, 200_000)
     shared = family.shared_macs()[drawn]
     folded = np.array([family.mask_program(int(family.slice_mask[i]), "folded").macs for i in drawn])
     for form, macs in (("shared", shared), ("folded", folded)):
         part = macs / family.whole.macs
         error = part.std(ddof=1) / np.sqrt(len(part))
         print(f"multiply-adds, {form}: mean {part.mean():.2%} +- {error:.2%}, median {np.median(part):.2%}")
+    if options.tolerance is not None:
+        chosen = set(drawn[:300].tolist())
+        few = [record if record.index in chosen else unreduced(record.index) for record in everywhere]
+        speed(Family.from_records(MODEL.read_bytes(), cut, few, tolerance=options.tolerance), drawn[:300])
 
 
 def of_store(store: Path, cut: GridCut, slices: int, count: int) -> None:
     """Share, sizes, agreement, cost and speed. Slices that the store lacks stand in the family unreduced."""
     rows = sqlite3.connect(f"file:{store}?mode=ro", uri=True).execute("SELECT * FROM results ORDER BY 1").fetchall()
-    records = {row[0]: SliceRecord(*row[:4], bool(row[4]), *row[5:]) for row in rows}
+    records = {row[0]: replace(SliceRecord(*row), complete=bool(row[4])) for row in rows}
     done = np.array(sorted(records))
     shares(records)
     family = Family.from_records(MODEL.read_bytes(), cut, [records.get(i) or unreduced(i) for i in range(len(cut))])
