@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 
 from redy.errors import CheckFailed, InputError
 from redy.formats.onnx_read import read_network
-from redy.model import Box, Network
-from redy.model.digest import network_digest
+from redy.model import Network
 from redy.redundancy.query import SameWinner
 from redy.rewrite import Refusal, fuse, round_weights, shrink
-from redy.slicing.archive import pack_programs, read_archive, unpack_program, write_archive
-from redy.slicing.cuts import Cut, Index, read_cut
+from redy.slicing.archive import pack_programs, unpack_program
+from redy.slicing.cuts import Cut, Index
 from redy.slicing.front import Front
 from redy.slicing.lines import Lines, by_layer, dropped, line_findings, read_lines
 from redy.slicing.masks import KEPT, Codes, findings_of, pack, unpack
@@ -28,7 +27,6 @@ from redy.slicing.program import Program, Step, living, program_of, restricted
 from redy.slicing.selections import Selections
 from redy.slicing.sizes import Sizes, guarantee, sizes, summary
 from redy.slicing.work import SliceRecord
-from redy.version import __version__
 
 Form = Literal["shared", "folded"]
 EngineName = Literal["numpy", "onnxruntime"]
@@ -122,58 +120,15 @@ class Family:
         Raises:
             InputError: the file cannot be read or is no family.
         """
-        manifest, original, arrays = read_archive(path)
-        try:
-            cut = read_cut({n.removeprefix("cut/"): a for n, a in arrays.items() if n.startswith("cut/")})
-            folded = {n.removeprefix("folded/"): a for n, a in arrays.items() if n.startswith("folded/")}
-            masks, slice_mask = arrays["masks"], arrays["slice_mask"].astype(np.int64)
-            front = None
-            if "front/model" in arrays:
-                limits = Box(arrays["front/lower"], arrays["front/upper"])
-                front = Front(arrays["front/model"].tobytes(), limits)
-            family = cls(original, cut, masks, slice_mask, arrays["complete"], manifest["form"], folded, front)
-            if "winner" in arrays:
-                family.decision = SameWinner(**manifest["decision"])
-                family.winner = arrays["winner"].astype(np.int64)
-            if "lines/table" in arrays:
-                family.lines = Lines(arrays["lines/table"], arrays["lines/starts"])
-                family.tolerance = tuple(manifest["tolerance"])
-            fits = len(slice_mask) == len(cut) == len(family.complete) and slice_mask.max(initial=0) < len(masks)
-            fits &= not folded or len(folded["starts"]) == len(masks)
-            fits &= family.winner is None or len(family.winner) == len(cut)
-            fits &= family.lines is None or family.lines.fits(len(masks), family.network.units)
-        except (KeyError, ValueError, TypeError) as error:
-            raise InputError(f"{path}: is damaged ({error}); write it again with `redy slice --resume`") from error
-        if not fits or network_digest(family.network) != manifest["model"]:
-            raise InputError(f"{path}: its parts do not fit together; write it again with `redy slice --resume`")
-        return family
+        from redy.slicing.saved import read_family  # noqa: PLC0415 - which imports this module
+
+        return read_family(path)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the family's file (docs/family.md)."""
-        narrow = np.uint16 if len(self.masks) <= 1 << 16 else np.uint32
-        arrays: dict[str, NDArray[Any]] = {f"cut/{name}": array for name, array in self.cut.arrays().items()}
-        arrays |= {"masks": self.masks, "slice_mask": self.slice_mask.astype(narrow), "complete": self.complete}
-        arrays |= {f"folded/{name}": array for name, array in self.folded.items()}
-        if self.front is not None:
-            model = np.frombuffer(self.front.model, dtype=np.uint8)
-            arrays |= {"front/model": model, "front/lower": self.front.box.lower, "front/upper": self.front.box.upper}
-        if self.winner is not None:
-            arrays["winner"] = self.winner.astype(np.int32)
-        if self.lines is not None:
-            arrays |= {"lines/table": self.lines.table, "lines/starts": self.lines.starts}
-        manifest: dict[str, Any] = {
-            "form": self.form,
-            "guarantee": self.guarantee,
-            "model": network_digest(self.network),
-            "redy": __version__,
-            "slices": len(self),
-            "units": self.network.units,
-        }
-        if self.decision is not None:
-            manifest["decision"] = asdict(self.decision)
-        if self.tolerance is not None:
-            manifest["tolerance"] = list(self.tolerance)
-        write_archive(path, manifest, self.original, arrays)
+        from redy.slicing.saved import write_family  # noqa: PLC0415 - which imports this module
+
+        write_family(self, path)
 
     def with_folded(self) -> Family:
         """The same family with the folded network of every mask stored."""

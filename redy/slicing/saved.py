@@ -1,0 +1,82 @@
+"""What of a family lies where in its file (docs/family.md)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redy.errors import InputError
+from redy.model import Box
+from redy.model.digest import network_digest
+from redy.redundancy.query import SameWinner
+from redy.slicing.archive import read_archive, write_archive
+from redy.slicing.cuts import read_cut
+from redy.slicing.family import Family
+from redy.slicing.front import Front
+from redy.slicing.lines import Lines
+from redy.version import __version__
+
+
+def read_family(path: str | os.PathLike[str]) -> Family:
+    """The family of a file.
+
+    Raises:
+        InputError: the file cannot be read or is no family.
+    """
+    manifest, original, arrays = read_archive(path)
+    try:
+        cut = read_cut({n.removeprefix("cut/"): a for n, a in arrays.items() if n.startswith("cut/")})
+        folded = {n.removeprefix("folded/"): a for n, a in arrays.items() if n.startswith("folded/")}
+        masks, slice_mask = arrays["masks"], arrays["slice_mask"].astype(np.int64)
+        front = None
+        if "front/model" in arrays:
+            limits = Box(arrays["front/lower"], arrays["front/upper"])
+            front = Front(arrays["front/model"].tobytes(), limits)
+        family = Family(original, cut, masks, slice_mask, arrays["complete"], manifest["form"], folded, front)
+        if "winner" in arrays:
+            family.decision = SameWinner(**manifest["decision"])
+            family.winner = arrays["winner"].astype(np.int64)
+        if "lines/table" in arrays:
+            family.lines = Lines(arrays["lines/table"], arrays["lines/starts"])
+            family.tolerance = tuple(manifest["tolerance"])
+        fits = len(slice_mask) == len(cut) == len(family.complete) and slice_mask.max(initial=0) < len(masks)
+        fits &= not folded or len(folded["starts"]) == len(masks)
+        fits &= family.winner is None or len(family.winner) == len(cut)
+        fits &= family.lines is None or family.lines.fits(len(masks), family.network.units)
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: is damaged ({error}); write it again with `redy slice --resume`") from error
+    if not fits or network_digest(family.network) != manifest["model"]:
+        raise InputError(f"{path}: its parts do not fit together; write it again with `redy slice --resume`")
+    return family
+
+
+def write_family(family: Family, path: str | os.PathLike[str]) -> None:
+    """Write the file of a family."""
+    narrow = np.uint16 if len(family.masks) <= 1 << 16 else np.uint32
+    arrays: dict[str, NDArray[Any]] = {f"cut/{name}": array for name, array in family.cut.arrays().items()}
+    arrays |= {"masks": family.masks, "slice_mask": family.slice_mask.astype(narrow), "complete": family.complete}
+    arrays |= {f"folded/{name}": array for name, array in family.folded.items()}
+    if family.front is not None:
+        model = np.frombuffer(family.front.model, dtype=np.uint8)
+        arrays |= {"front/model": model, "front/lower": family.front.box.lower, "front/upper": family.front.box.upper}
+    if family.winner is not None:
+        arrays["winner"] = family.winner.astype(np.int32)
+    if family.lines is not None:
+        arrays |= {"lines/table": family.lines.table, "lines/starts": family.lines.starts}
+    manifest: dict[str, Any] = {
+        "form": family.form,
+        "guarantee": family.guarantee,
+        "model": network_digest(family.network),
+        "redy": __version__,
+        "slices": len(family),
+        "units": family.network.units,
+    }
+    if family.decision is not None:
+        manifest["decision"] = asdict(family.decision)
+    if family.tolerance is not None:
+        manifest["tolerance"] = list(family.tolerance)
+    write_archive(path, manifest, family.original, arrays)
