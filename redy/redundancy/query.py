@@ -161,7 +161,9 @@ def _judged(query: Query, found: Found) -> Verdict:
         near = _shaped(query, found.open.values())
         best = np.argsort(-violation(query, near), kind="stable")[:TRIED]
         lower, upper = query.box.lower.ravel(), query.box.upper.ravel()
-        risen = [climb(partial(violation, query), lower, upper, near[k].ravel()) for k in best]
+        # Where nothing is beaten the violation is minus infinity, which has no slope.
+        with np.errstate(invalid="ignore"):
+            risen = [climb(partial(violation, query), lower, upper, near[k].ravel()) for k in best]
         points = _shaped(query, [point for point in risen if violation(query, point[None])[0] > 0])
     if len(points):
         worst = violation(query, points)
