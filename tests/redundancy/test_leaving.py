@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 from drawing import functions, generators, random_box, random_network
 from exact import dense_network, exact_trace, grid
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from redy.bounds.linear import linear_bounds
 from redy.model import Box, Line, Proved, Refuted, Unit
-from redy.model.functions import relu
+from redy.model.functions import clip, relu
 from redy.redundancy.leaving import LeavingSearch, ask_leaving, never_winning
 from redy.redundancy.lines import exact_intercept, unit_function
 from redy.redundancy.query import Query, SameWinner, ask, violation
@@ -97,6 +98,19 @@ def test_a_unit_is_removed_only_where_it_turns_no_decision():
         left = ask_leaving(query, {unit: 0}, frozenset(), budget=2_000_000)
         assert (left.proof is not None) == expected
         assert isinstance(ask(query, budget=2_000_000), Proved if expected else Refuted)
+
+
+@pytest.mark.parametrize(("ends", "expected"), [((-0.4, 0.5), True), ((-1.0, 0.5), False), ((-0.4, 1.0), False)])
+def test_both_ends_of_a_piece_count(ends, expected):
+    hidden = np.array([[0.25, 0.0], [0.0, 1.0]]), np.zeros(2)
+    network = dense_network([hidden, (np.array([[4.0, 1.0], [-4.0, -1.0]]), np.zeros(2))], clip(-0.5, 0.75))
+    box = Box(np.array([-1.0, ends[0]]), np.array([1.0, ends[1]]))
+    facts = facts_of(network, box, np.random.default_rng(0))
+    unit = Unit(network.activations[0].name, 1)
+    other = with_lines(facts, [unit], {unit: Line(1.0, 0.0)})
+    query = Query(network, other, box, SameWinner("max", MARGIN, MARGIN / 2), facts.intervals)
+    left = ask_leaving(query, {unit: 1}, frozenset(), budget=2_000_000)
+    assert (left.proof is not None) == expected
 
 
 def test_without_work_nothing_is_proved():
