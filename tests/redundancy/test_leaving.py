@@ -100,7 +100,11 @@ def test_a_unit_is_removed_only_where_it_turns_no_decision():
         assert isinstance(ask(query, budget=2_000_000), Proved if expected else Refuted)
 
 
-@pytest.mark.parametrize(("ends", "expected"), [((-0.4, 0.5), True), ((-1.0, 0.5), False), ((-0.4, 1.0), False)])
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    # Beyond an end by so little that the margin allows it; far beyond.
+    [((-0.50005, 0.75005), True), ((-1.0, 0.75005), False), ((-0.50005, 1.0), False)],
+)
 def test_both_ends_of_a_piece_count(ends, expected):
     hidden = np.array([[0.25, 0.0], [0.0, 1.0]]), np.zeros(2)
     network = dense_network([hidden, (np.array([[4.0, 1.0], [-4.0, -1.0]]), np.zeros(2))], clip(-0.5, 0.75))
