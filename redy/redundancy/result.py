@@ -4,8 +4,9 @@ Lahav and Katz, "Pruning and Slicing Neural Networks using Formal Verification" 
 cheap question whether the decision is constant on the box: then every unit becomes a constant, and so does the
 network. Otherwise units become one of their own pieces. Near the border between two decisions hardly anything may
 change, so the piece is the one in which points of the border lie, and units that leave it there are not candidates;
-away from the border there is room. The set is found by the counterexample loop of `redy.redundancy.relaxed`. What
-holds at ties is said in `redy.redundancy.query`.
+away from the border there is room. The set is found by `redy.redundancy.leaving`, which asks only about points where
+units leave their pieces; where a solver answers, by the counterexample loop of `redy.redundancy.relaxed`. What holds at
+ties is said in `redy.redundancy.query`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from redy.rewrite.dense import is_vector
 
 _BORDER = 1000
 """Pairs of points between which a border is looked for."""
+POINTS = 400
+"""Points of the border, at most about, on which sets are guessed."""
 NEVER = 4
 """The part of the work on one query that goes into outputs that seem not to win."""
 _MORE = 20_000
@@ -93,7 +96,7 @@ def find_result(facts: Facts, claim: SameWinner, asker: Asker | None = None) -> 
         return LeavingSearch(facts, claim, pieces, never).run()
     lines = {unit: line for unit, (_, line) in pieces.items()}
     search = SetSearch(facts, claim, "result", asker or facts.ask)
-    search.points = np.concatenate([search.points, border])
+    search.points = np.concatenate([search.points, border[:: max(1, len(border) // POINTS)]])
 
     def loads(points: Array) -> Array:
         y = sign * outputs(facts.network, points)
