@@ -29,11 +29,11 @@ from redy.slicing.masks import KEPT, codes_of
 REFINED = 3
 """Parts searched for each slice that is wanted."""
 
-POINTS = 512
-PARTS = (0.25, 0.5, 0.75)
+POINTS = 1024
+PARTS = (0.2, 0.35, 0.5, 0.65, 0.8)
 """Where a side may be cut."""
 
-FEW = 64
+FEW = 128
 """The place of a cut is judged by what this many random points of a half would show alive. A unit that is alive in no
 more than a corner of a half then hardly counts: later cuts free most of the half of it. Were every unit counted that
 some point shows alive, the first cuts would all look alike, since nearly all units live in both halves of each."""
