@@ -32,7 +32,7 @@ from redy.reduction.problem import (
     Winner,
 )
 from redy.reduction.refit import refitted, replaced
-from redy.reduction.steps import forward_criterion, relaxed_criterion, result_criterion
+from redy.reduction.steps import decided_at_once, forward_criterion, relaxed_criterion, result_criterion
 from redy.redundancy.phase import Engine, PhaseSettings, find_phases
 from redy.redundancy.seen import sample_points, seen_at
 from redy.rewrite import Refusal, Shrunk, is_channel, round_weights, shrink
@@ -271,6 +271,13 @@ def _searched(problem: Problem, timings: dict[str, float], *, named: bool) -> Kn
     begin = time.perf_counter()
     known = Known(seen_at(problem.network, problem.points))
     timings["points"] = time.perf_counter() - begin
+    begin = time.perf_counter()
+    try:
+        if decided_at_once(problem, known):
+            timings["result"] = time.perf_counter() - begin
+            return known
+    except Unsupported:
+        known.bounds = None  # the step itself says what it cannot follow
     for name in problem.options.criteria:
         if name != "phase" and problem.deadline is not None and time.monotonic() > problem.deadline:
             known.notes.append(f"{name}: time limit")

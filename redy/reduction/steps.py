@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 
 from redy.bounds.linear import linear_bounds
 from redy.errors import InputError
-from redy.model import Array, Box, Network, Unknown, Verdict
+from redy.model import Array, Box, Finding, Network, Unknown, Verdict
 from redy.reduction.problem import Known, Options, Problem
 from redy.redundancy.by_milp import ask_milp
 from redy.redundancy.forward import find_forward
@@ -37,16 +38,20 @@ def forward_criterion(problem: Problem, known: Known) -> None:
         known.claims.append(f"{len(answer.findings)} units are forward redundant: no output changes on the box.")
 
 
+def decided_at_once(problem: Problem, known: Known) -> bool:
+    """The cheap question before all others: linear bounds show one decision on the whole box, so no unit is needed."""
+    options = problem.options
+    if options.preserve != "decision" or "result" not in options.criteria or options.engine == "milp":
+        return False
+    facts = replace(_facts(problem, known, "result"), budget=0)
+    return _take_constant(known, find_constant(facts, decision_claim(problem)))
+
+
 def result_criterion(problem: Problem, known: Known) -> None:
     """Result-preserving redundancy (`redy.redundancy.result`)."""
     facts = _facts(problem, known, "result")
     claim = decision_claim(problem)
-    found = find_constant(facts, claim)
-    if found is not None:
-        known.findings.extend(found)
-        known.undecided.clear()
-        known.stats["result"] = {"elements": len(found), "constant decision": True}
-        known.claims.append("The decision is constant on the box.")
+    if _take_constant(known, find_constant(facts, claim)):
         return
     answer = find_result(facts, claim, _asker(problem, facts))
     _take(known, "result", answer, constant=False)
@@ -55,6 +60,16 @@ def result_criterion(problem: Problem, known: Known) -> None:
             f"The {claim.winner} winner of the original is kept: for every winner i and every output o that i beats by "
             f"more than {claim.margin:.3g}, i still beats o; outputs closer than that are tied."
         )
+
+
+def _take_constant(known: Known, found: tuple[Finding, ...] | None) -> bool:
+    if found is None:
+        return False
+    known.findings.extend(found)
+    known.undecided.clear()
+    known.stats["result"] = {"elements": len(found), "constant decision": True}
+    known.claims.append("The decision is constant on the box.")
+    return True
 
 
 def relaxed_criterion(problem: Problem, known: Known) -> None:

@@ -106,7 +106,11 @@ def _ends(query: Query, condensed: Condensed, unit: Unit, piece: int) -> list[tu
     breaks = unit_function(node, unit.index).breakpoints
     lower, upper = (float(end.ravel()[unit.index]) for end in query.known[unit.node])
     # Variables of the original come first.
-    columns = {(v.node, v.element, v.breakpoint): k for k, v in reversed(list(enumerate(condensed.variables)))}
+    columns = {
+        (v.node, v.element, v.breakpoint): k
+        for k, v in reversed(list(enumerate(condensed.variables)))
+        if condensed.partner[k] < 0
+    }
     ends: list[tuple[tuple[int, int], ...]] = []
     for place, side in ((piece - 1, LOWER), (piece, UPPER)):
         if not 0 <= place < len(breaks):

@@ -241,6 +241,8 @@ def constant_winner(
 ) -> int | None:
     """The output that leads by at least half the margin on the whole box; None if there is none or it is not proved.
 
+    Without a budget linear bounds alone are asked.
+
     Raises:
         Unsupported: a node of the network cannot be condensed.
     """
@@ -250,6 +252,8 @@ def constant_winner(
     others = np.array([o for o in range(count) if o != best], dtype=np.int64)
     if _leads_linearly(network, box, known, sign, best, others, claim.margin / 2):
         return best
+    if not budget:
+        return None
     walk = condense(network, box, known)
     form = stack([walk.forms[port.name] for port in network.outputs], len(walk.condensed.variables))
     if not others.size:

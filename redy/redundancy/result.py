@@ -48,7 +48,10 @@ def find_constant(facts: Facts, claim: SameWinner) -> tuple[Finding, ...] | None
     )
     if best is None:
         return None
-    proof = Proof(f"output {best} wins by at least {claim.margin / 2:.3g} on the whole box", "branch")
+    proof = Proof(
+        f"output {best} wins by at least {claim.margin / 2:.3g} on the whole box",
+        "branch" if facts.budget else "linear",
+    )
     trace = facts.network.trace(facts.box.center[None])
     found = []
     for unit in units:

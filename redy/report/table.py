@@ -62,6 +62,9 @@ def _lines(document: dict[str, Any]) -> list[RenderableType]:
 def _answers(document: dict[str, Any]) -> str:
     parts = []
     for criterion, methods in document["engine"].items():
+        if isinstance(methods, dict) and (methods.get("elements") or methods.get("queries")):
+            asked = f" in {methods['queries']} queries" if "queries" in methods else ""
+            parts.append(f"{criterion}: proved {methods['elements']}{asked}")
         for method, facts in methods.items() if isinstance(methods, dict) else ():
             if isinstance(facts, dict) and "elements" in facts:
                 solver = f" ({facts['solver']})" if "solver" in facts else ""

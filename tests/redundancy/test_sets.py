@@ -177,6 +177,8 @@ def test_a_constant_decision_gives_a_constant_network():
     reduction = reduce(network, random_box(rng, 2), preserve="decision", samples=300)
     assert reduction.network.units == reduction.network.macs == 0
     assert reduction.network.evaluate(np.zeros((1, 2))).argmax() == 1
+    # Linear bounds alone show it: no other step was asked.
+    assert set(reduction.stats) == {"result"}
     error, points = reduction.guarantee.error[last.name], reduction.box.sample(3000, rng)
     apart = np.abs(network.evaluate(points) - reduction.network.evaluate(points)).max(axis=0)
     assert (apart <= error + EXACT).all()
