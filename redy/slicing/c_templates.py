@@ -184,7 +184,7 @@ static const uint8_t many[16] = {{0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4
 {scope}int {evaluate}(const redy_real x[{inputs}], redy_real y[{outputs}])
 {{
     union {{
-        redy_real raw[{widest}];
+        redy_real raw[{room}];
         redy_four aligned;
     }} room;
     redy_real values[{values}];
@@ -247,9 +247,9 @@ static const uint8_t many[16] = {{0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4
                     redy_add(&other, two + first + c[j], value[j]);
                 }}
             }}
-            redy_store(room.raw + 4 * busy[i], &sum, {stored});
-            redy_store(room.raw + 4 * busy[i + 1], &other, {stored});
-        }}
+            redy_store(room.raw + 4 * busy[i], &sum, relu);
+            redy_store(room.raw + 4 * busy[i + 1], &other, relu);
+{sums}        }}
         for (i = 0; i < alive; i++)
             z[i] = room.raw[row[i]];
 {lines}        source[step] = z;
@@ -268,13 +268,15 @@ FROM_LINE = """\
     last_line = first_line[slice_mask[slice] + 1];
 """
 
+SUMS = """\
+            redy_store(room.raw + {widest} + 4 * busy[i], &sum, 0);
+            redy_store(room.raw + {widest} + 4 * busy[i + 1], &other, 0);
+"""
+
 LINES = """\
-        if (relu)
-            for (i = 0; i < alive; i++)
-                z[i] = z[i] > 0 ? z[i] : 0;
         for (; line < last_line && line_step[line] == step; line++) {{
             i = line_unit[line];
-            z[i] = line_slope[line] * room.raw[row[i]] + line_intercept[line];
+            z[i] = line_slope[line] * room.raw[{widest} + row[i]] + line_intercept[line];
         }}
 """
 

@@ -87,7 +87,7 @@ def _decided(family: Family, names: dict[str, Any]) -> tuple[str, str]:
 def _line_tables(family: Family) -> tuple[list[str], dict[str, str]]:
     """The tables of the lines in the shared form, and the code that reads them; nothing where there are none."""
     if family.lines is None or not len(family.lines):
-        return [], {"from_line": "", "line_names": "", "line_note": "", "lines": "", "stored": "relu"}
+        return [], {"from_line": "", "line_names": "", "line_note": "", "lines": "", "sums": ""}
     steps = [number for number, step in enumerate(family.whole.steps, start=1) if step.relu]
     number, place = list[NDArray[np.int64]](), list[NDArray[np.int64]]()
     for mask in range(len(family.masks)):
@@ -104,7 +104,11 @@ def _line_tables(family: Family) -> tuple[list[str], dict[str, str]]:
         _array("redy_real", "line_intercept", table["intercept"]),
     ]
     note = "\n * Units with a line, counted among the living ones of their layer, get it in place of the ReLU."
-    code = {"from_line": c_templates.FROM_LINE, "lines": c_templates.LINES.format(), "stored": "0"}
+    widest = _widest(family.whole)
+    code = {
+        name: text.format(widest=widest) for name, text in (("lines", c_templates.LINES), ("sums", c_templates.SUMS))
+    }
+    code["from_line"] = c_templates.FROM_LINE
     return tables, {**code, "line_names": ", line, last_line", "line_note": note}
 
 
@@ -137,9 +141,16 @@ def _shared(family: Family) -> tuple[list[str], dict[str, int]]:
         _array("uint32_t", "program", np.array(table)),
         _fours(np.concatenate(pool)),
     ]
-    sizes = [_whole_blocks(mine.size) for mine in order]
-    room = {"values": sum(sizes) + BLOCK, "widest": max(sizes)}
+    widest = _widest(whole)
+    values = sum(_whole_blocks(mine.size) for mine in order) + BLOCK
+    # Lines are of sums, which are then kept beside the values.
+    room = {"values": values, "room": widest if family.lines is None or not len(family.lines) else 2 * widest}
     return tables, {"steps": len(whole.steps), "mask_bytes": bits.shape[1], **room}
+
+
+def _widest(program: Program) -> int:
+    """Room for the values of the largest layer."""
+    return max(_whole_blocks(step.bias.size) for step in program.steps)
 
 
 def _masks(
