@@ -225,9 +225,12 @@ def summarise(name: str, draw: str, rows: list[Row]) -> None:
 
 def tightness(rows: list[Row]) -> None:
     """Bound against the largest error met, over reductions in which a unit was replaced by a line near it."""
+    same = sum(row["met"] == 0 for row in rows)
+    rows = [row for row in rows if row["met"]]
     if not rows:
         return
-    print(f"\nError bounds of the {len(rows)} reductions with relaxed units, against the largest error met:\n")
+    print(f"\nError bounds of the {len(rows)} reductions with relaxed units, against the largest error met")
+    print(f"({same} more with units that move no output):\n")
     print("| bound | against | median | 90% | largest |\n| --- | --- | --- | --- | --- |")
     for bound, met in (("bound", "met"), ("bound", "sampled"), ("analytic", "met")):
         ratios = [row[bound] / max(row[met], 1e-300) for row in rows if row[bound] is not None]
