@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from redy.cli.main import run
 from redy.errors import InputError
 from redy.formats.onnx_read import read_network
 from redy.slicing.cuts import Cut, GridCut
-from redy.slicing.executor import Here
+from redy.slicing.executor import Here, Processes, chunked
 from redy.slicing.export_c import c_source
 from redy.slicing.export_onnx import family_model, session, slice_model
 from redy.slicing.family import Family, choose_form
@@ -54,6 +55,14 @@ def test_outputs_stay_within_the_tolerance(family: Family, form: str, engine: st
     x = points(family, 5000)
     apart = np.abs(family.evaluate(x, form=form, engine=engine) - expected(family, x))
     assert 1e-3 < apart.max() <= TOLERANCE + ROUNDING
+
+
+def test_results_do_not_depend_on_the_number_of_processes() -> None:
+    network = read_network(onnx.load_from_string(small_model()))
+    work = SliceWork(network, CUTS["grid"], SliceOptions(samples=64, tolerance=(TOLERANCE,) * 3))
+    one, two = (dict(executor.run(work, chunked(range(12), 3))) for executor in (Here(), Processes(2)))
+    assert sum(record.relaxed for record in one.values()) > 0
+    assert {k: replace(r, seconds=0.0) for k, r in one.items()} == {k: replace(r, seconds=0.0) for k, r in two.items()}
 
 
 def test_both_forms_replace_the_same_units(family: Family) -> None:
