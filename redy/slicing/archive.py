@@ -66,7 +66,9 @@ def read_archive(path: str | os.PathLike[str]) -> tuple[dict[str, Any], bytes, d
                 raise InputError(f"{path}: is not a family; expected a file that `redy slice` wrote")
             if manifest.get("version") != VERSION:
                 version = manifest.get("version")
-                raise InputError(f"{path}: has format version {version}, this redy reads {VERSION}; update redy")
+                older = isinstance(version, int) and version < VERSION
+                what = "write it again with `redy slice --resume`" if older else "update redy"
+                raise InputError(f"{path}: has format version {version}, this redy reads {VERSION}; {what}")
             arrays = {
                 name.removesuffix(".npy"): np.lib.format.read_array(io.BytesIO(archive.read(name)), allow_pickle=False)
                 for name in archive.namelist()

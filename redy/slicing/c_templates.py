@@ -175,12 +175,12 @@ static const uint8_t where[16][4] = {{
     {{1, 2, 3, 0}}, {{0, 1, 2, 3}}}};
 static const uint8_t many[16] = {{0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4}};
 
-/* The program is, per layer: relu, blocks of four rows, columns, the first block in the pool, terms, and per term the
- * value that it reads and its first column. A block holds four biases and then four weights for each column. The rows
- * of a layer with relu are sorted: place[] says where the units stand, in their own order, so that those that live in
- * many slices share blocks. A mask has for each such layer one bit a unit, in their own order, the lowest first, set if
- * it lives, and one bit a block, set if any of its units lives. living[] lists the places of living units, in the order
- * of the units; no others are read, and blocks without any are left out.{line_note} */
+/* The program is, per layer: relu, blocks of four rows, columns, the first block in the pool, terms, rows, and per term
+ * the value that it reads and its first column. A block holds four biases and then four weights for each column. The
+ * rows of a layer with relu are sorted: place[] says where the units stand, in their own order, so that those that live
+ * in many slices share blocks. A mask has for each such layer one bit a unit, in their own order, the lowest first, set
+ * if it lives, and one bit a block, set if any of its units lives. living[] lists the places of living units, in the
+ * order of the units; no others are read, and blocks without any are left out.{line_note} */
 {scope}int {evaluate}(const redy_real x[{inputs}], redy_real y[{outputs}])
 {{
     union {{
@@ -205,7 +205,7 @@ static const uint8_t many[16] = {{0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4
     source[0] = values;
     column[0] = living;
     size[0] = {inputs};
-    for (step = 1; step <= {steps}; step++, at += 5 + 2 * at[4]) {{
+    for (step = 1; step <= {steps}; step++, at += 6 + 2 * at[4]) {{
         const uint32_t relu = at[0], blocks = at[1];
         redy_real *z = values + end;
         redy_index *row = living + end;
@@ -239,7 +239,7 @@ static const uint8_t many[16] = {{0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4
             const redy_four *two = pool + at[3] + busy[i + 1] * (1 + at[2]);
             redy_four sum = *one++, other = *two++;
             for (t = 0; t < at[4]; t++) {{
-                const uint32_t from = at[5 + 2 * t], first = at[6 + 2 * t], columns = size[from];
+                const uint32_t from = at[6 + 2 * t], first = at[7 + 2 * t], columns = size[from];
                 const redy_index *c = column[from];
                 const redy_real *value = source[from];
                 for (j = 0; j < columns; j++) {{
@@ -254,7 +254,7 @@ static const uint8_t many[16] = {{0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4
             z[i] = room.raw[row[i]];
 {lines}        source[step] = z;
         column[step] = row;
-        size[step] = alive;
+        size[step] = relu ? alive : at[5];
         end += 4 * blocks;
     }}
     for (i = 0; i < {outputs}; i++)

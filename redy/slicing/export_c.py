@@ -128,7 +128,7 @@ def _shared(family: Family) -> tuple[list[str], dict[str, int]]:
         weights = tuple(w[np.ix_(order[number], order[s])] for s, w in zip(step.sources, step.weights, strict=True))
         blocks = _blocks(Step(step.sources, weights, step.bias[order[number]], step.relu))
         columns = np.cumsum([0, *(weight.shape[1] for weight in step.weights)])
-        table += [int(step.relu), len(blocks), int(columns[-1]), first, len(step.sources)]
+        table += [int(step.relu), len(blocks), int(columns[-1]), first, len(step.sources), step.bias.size]
         for source, column in zip(step.sources, columns, strict=False):
             table += [source, int(column)]
         pool.append(blocks.reshape(-1, BLOCK))

@@ -143,7 +143,7 @@ class Family:
     def selections(self, mask: int) -> Selections:
         """The parts of the original's weights that a mask names."""
         codes = self.codes(mask)
-        # Folded networks keep no unit that is a line.
+        # 1 is linear: a unit that folding takes away, so that no kept row or column is its own.
         codes[self.mask_lines(mask)["unit"]] = 1
         return Selections(self.network, self.whole, codes)
 

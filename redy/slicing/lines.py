@@ -4,26 +4,33 @@ The set is found and proved as in `redy.redundancy.relaxed` (Lahav and Katz, FMC
 redundancy), on top of the units that are stuck in a phase. What matters in a family is that a unit costs nothing, so a
 unit that lies more on its inactive side becomes 0, which is a code of the mask; any other becomes the line of smallest
 error, with coefficients in the type of the weights, so that the proof is of the very line that is evaluated.
+
+Behind a line a unit that is stuck active in the original may become negative. The folded form computes it as linear,
+the shared form with its ReLU, so both networks are proved.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from redy.bounds.condensed import Intervals
 from redy.errors import Unsupported
-from redy.model import Array, Box, Finding, Line, Network, PiecewiseLinear, Proof, Proved, Unit
+from redy.model import Activate, Array, Box, Finding, Line, Network, PiecewiseLinear, Proof, Proved, Unit, Verdict
 from redy.redundancy.lines import spare_line
+from redy.redundancy.query import Query
 from redy.redundancy.relaxed import Facts, find_relaxed
+from redy.rewrite.dense import flat_function, rebuilt
 from redy.slicing.masks import Codes, by_activation, findings_of
 
 LINE = np.dtype([("unit", "<u4"), ("slope", "<f8"), ("intercept", "<f8")])
 """A line: the unit, counted through all activations, and y = slope z + intercept."""
+ACTIVE = 1
+"""The code of a ReLU that is stuck active."""
 STARTS = 1
 """Points from which local search attacks a guess: slices are many, and a query that follows finds what it misses."""
 
@@ -38,8 +45,10 @@ def find_lines(
     *,
     budget: int,
     deadline: float | None = None,
-) -> NDArray[np.void]:
-    """Lines that hold together, as an array of `LINE` in the order of the units; those of dropped units are 0, 0.
+) -> tuple[NDArray[np.void], bool]:
+    """Lines that hold together, and whether the time limit did not strike.
+
+    The lines are an array of `LINE` in the order of the units; those of dropped units are 0, 0.
 
     Args:
         network: the original, with ReLUs only.
@@ -61,13 +70,41 @@ def find_lines(
 
     known = tuple(findings_of(network, codes))
     facts = Facts(network, box, intervals, known, points, budget, deadline, STARTS)
+
+    def asker(query: Query) -> Verdict:
+        verdict = facts.ask(query)
+        if not isinstance(verdict, Proved) or not (codes == ACTIVE).any():
+            return verdict
+        return facts.ask(replace(query, reduced=with_relus(query.reduced, network, codes == ACTIVE)))
+
     try:
-        found = find_relaxed(facts, tolerance, line=line).findings
+        answer = find_relaxed(facts, tolerance, asker, line)
     except Unsupported:
-        return np.zeros(0, dtype=LINE)
+        return np.zeros(0, dtype=LINE), True
     first = _first_units(network)
-    rows = sorted((first[f.unit.node] + f.unit.index, f.line.slope, f.line.intercept) for f in found)
-    return np.array(rows, dtype=LINE)
+    rows = sorted((first[f.unit.node] + f.unit.index, f.line.slope, f.line.intercept) for f in answer.findings)
+    return np.array(rows, dtype=LINE), not facts.expired()
+
+
+def with_relus(reduced: Network, original: Network, chosen: NDArray[np.bool_]) -> Network:
+    """The reduced network with the original's functions for chosen units (units,); names and shapes are the same."""
+    functions = {}
+    for node, mine in by_activation(original, chosen):
+        replaced = reduced.by_name[node.name]
+        assert isinstance(replaced, Activate)
+        now, before = flat_function(replaced), flat_function(node)
+        functions[node.name] = PiecewiseLinear(
+            np.where(mine, before.breakpoints, now.breakpoints),
+            np.where(mine, before.slopes, now.slopes),
+            np.where(mine, before.value, now.value),
+        )
+    return rebuilt(
+        reduced,
+        [
+            Activate(node.name, node.source, functions[node.name], node.shape) if isinstance(node, Activate) else node
+            for node in reduced.nodes
+        ],
+    )
 
 
 def read_lines(data: bytes) -> NDArray[np.void]:
@@ -123,7 +160,10 @@ class Lines:
     def fits(self, masks: int, units: int) -> bool:
         """Whether these can be the lines of so many masks of a network with so many units."""
         whole = self.starts.shape == (masks + 1,) and self.starts[0] == 0 and self.starts[-1] == len(self.table)
-        return bool(whole and (self.counts >= 0).all() and self.table["unit"].max(initial=0) < max(1, units))
+        if not whole or self.table.dtype.names != LINE.names or (self.counts < 0).any():
+            return False
+        finite = all(np.isfinite(self.table[name]).all() for name in ("slope", "intercept"))
+        return bool(finite and self.table["unit"].max(initial=0) < max(1, units))
 
     @property
     def counts(self) -> NDArray[np.int64]:

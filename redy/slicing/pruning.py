@@ -55,6 +55,7 @@ def _joined(network: Network, cut: TreeCut, records: list[SliceRecord]) -> dict[
         below, above = (int(child) for child in cut.children[node])
         codes[node] = np.where(codes[below] == codes[above], codes[below], KEPT).astype(np.uint8)
         one, other = found[below], found[above]
+        alike = one.lines == other.lines and bool((codes[below] == codes[above]).all())
         found[node] = replace(
             one,
             mask=pack(codes[node]),
@@ -64,9 +65,9 @@ def _joined(network: Network, cut: TreeCut, records: list[SliceRecord]) -> dict[
             boxes=one.boxes + other.boxes,
             seconds=one.seconds + other.seconds,
             winner=one.winner if one.winner == other.winner else -1,
-            # A part of a set of lines is not what was proved.
-            relaxed=one.relaxed if one.lines == other.lines else 0,
-            lines=one.lines if one.lines == other.lines else b"",
+            # Lines were proved together with the mask, and neither a part of them nor another mask was.
+            relaxed=one.relaxed if alike else 0,
+            lines=one.lines if alike else b"",
         )
     return found
 

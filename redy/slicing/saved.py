@@ -46,8 +46,9 @@ def read_family(path: str | os.PathLike[str]) -> Family:
         fits = len(slice_mask) == len(cut) == len(family.complete) and slice_mask.max(initial=0) < len(masks)
         fits &= not folded or len(folded["starts"]) == len(masks)
         fits &= family.winner is None or len(family.winner) == len(cut)
+        fits &= family.tolerance is None or len(family.tolerance) == family.whole.steps[-1].bias.size
         fits &= family.lines is None or family.lines.fits(len(masks), family.network.units)
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, IndexError) as error:
         raise InputError(f"{path}: is damaged ({error}); write it again with `redy slice --resume`") from error
     if not fits or network_digest(family.network) != manifest["model"]:
         raise InputError(f"{path}: its parts do not fit together; write it again with `redy slice --resume`")

@@ -164,17 +164,18 @@ class SliceWork:
         codes = codes_of(self.network, intervals)
         stuck = int((codes != KEPT).sum())
         winner = self._winner(box, points, intervals, deadline)
-        lines = self._lines(box, points, codes, intervals, deadline)
+        lines, in_time = self._lines(box, points, codes, intervals, deadline)
+        complete = complete and in_time
         seconds = time.process_time() - begin
         mask, more = pack(codes), lines.tobytes()
         return SliceRecord(index, mask, stuck, undecided, complete, boxes, seconds, winner, len(lines), more)
 
     def _lines(
         self, box: Box, points: Array, codes: Codes, known: Intervals, deadline: float | None
-    ) -> NDArray[np.void]:
-        """Lines within the tolerance; none without one."""
+    ) -> tuple[NDArray[np.void], bool]:
+        """Lines within the tolerance, none without one; whether the time limit did not strike."""
         if self.options.tolerance is None:
-            return read_lines(b"")
+            return read_lines(b""), True
         tolerance, budget = np.array(self.options.tolerance), self.options.budget // 10
         return find_lines(self.network, box, codes, known, points, tolerance, budget=budget, deadline=deadline)
 
