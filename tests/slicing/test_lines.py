@@ -176,11 +176,12 @@ def dense(*layers: tuple[list[list[float]], list[float]]) -> bytes:
     return model.SerializeToString()
 
 
-def within(family: Family) -> None:
+def excess(family: Family) -> float:
+    """How far outputs at random points are off beyond the tolerance, in either form."""
     x = family.cut.box.sample(20000, np.random.default_rng(3)).astype(np.float32)
-    for form in ("shared", "folded"):
-        apart = np.abs(family.evaluate(x, form=form) - family.network.evaluate(x.astype(np.float64)))
-        assert (apart <= np.array(family.tolerance) + ROUNDING).all()
+    y = family.network.evaluate(x.astype(np.float64))
+    apart = [np.abs(family.evaluate(x, form=form) - y) for form in ("shared", "folded")]
+    return float((np.array(apart) - np.array(family.tolerance)).max())
 
 
 def test_units_stuck_active_may_turn_negative_behind_a_line() -> None:
@@ -193,7 +194,7 @@ def test_units_stuck_active_may_turn_negative_behind_a_line() -> None:
     box = Box(np.array([-1.0]), np.array([1.0]))
     cut, tolerance = GridCut.of(box, (1,)), (0.1, 0.1)
     work = SliceWork(read_network(onnx.load_from_string(model)), cut, SliceOptions(samples=256, tolerance=tolerance))
-    within(Family.from_records(model, cut, [work(0)], tolerance=tolerance))
+    assert excess(Family.from_records(model, cut, [work(0)], tolerance=tolerance)) <= ROUNDING
 
 
 def test_joined_slices_with_other_masks_lose_their_lines() -> None:
@@ -208,10 +209,10 @@ def test_joined_slices_with_other_masks_lose_their_lines() -> None:
     network, tolerance = read_network(onnx.load_from_string(model)), (0.12, 0.12)
     work = SliceWork(network, cut, SliceOptions(samples=256, tolerance=tolerance))
     records = [work(0), work(1)]
-    within(Family.from_records(model, cut, records, tolerance=tolerance))
+    assert excess(Family.from_records(model, cut, records, tolerance=tolerance)) <= ROUNDING
     joined, kept = pruned(network, cut, records, 1)
     assert len(kept) == 1
-    within(Family.from_records(model, joined, kept, tolerance=tolerance))
+    assert excess(Family.from_records(model, joined, kept, tolerance=tolerance)) <= ROUNDING
 
 
 @pytest.mark.parametrize("how", [["--splits", "3"], ["--adaptive", "--budget", "5"], ["--at", "y0", "--units", "2"]])
