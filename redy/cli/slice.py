@@ -101,6 +101,8 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     target = model.with_suffix(".redy") if output is None else output
     if target.is_dir() or not target.parent.is_dir():
         raise InputError(f"{target}: cannot be written; name a file in an existing folder")
+    # Of the model's own outputs on its own box, also where a hidden layer is cut.
+    decision = decision_of(network, box, winner, margin) if preserve == "decision" else None
     allowed = None if tolerance is None else tolerance_of(network, box, tolerance, relative_to, seed)
     original, front = model.read_bytes(), None
     if layer is not None and units is not None:
@@ -109,8 +111,6 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         tail = read_network(onnx.load_from_string(original))
         cut: Cut = tail_cut(network, tail, box, layer, units)
         network, front = tail, Front(before, box)
-    whole = box if front is None else cut.box
-    decision = decision_of(network, whole, winner, margin) if preserve == "decision" else None
     if layer is None and budget is not None:
         cut = adaptive_cut(network, box, REFINED * budget, seed=seed, decision=decision)
     elif layer is None:
