@@ -17,7 +17,7 @@ import sqlite3
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -393,7 +393,7 @@ def overhead() -> None:
         with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "s", COLUMNS, {}) as store:
             begin = time.process_time(), time.perf_counter()
             for _, record in executor.run(Nothing(), chunked(items, 32)):
-                store.add([(record.index, record.mask, 0, 0, 0, 0, 0.0)])
+                store.add([astuple(record)])
             cpu, wall = time.process_time() - begin[0], time.perf_counter() - begin[1]
         print(f"{name}: {1e6 * cpu / len(items):.0f} us CPU and {1e6 * wall / len(items):.0f} us wall a slice")
 
