@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from redy.errors import CheckFailed, InputError
 from redy.formats.onnx_read import read_network
-from redy.model import Network
+from redy.model import Finding, Network
 from redy.redundancy.query import SameWinner
 from redy.rewrite import Refusal, fuse, round_weights, shrink
 from redy.slicing.archive import pack_programs, unpack_program
@@ -201,10 +201,21 @@ class Family:
         small = self.folded_network(mask)
         return program_of(small, self.network.weight_dtype)
 
+    def findings(self, mask: int) -> list[Finding]:
+        """What one mask and its lines stand for.
+
+        Within a tolerance none counts as a phase: behind a dropped unit phases need not hold, and what was proved has
+        a line in place of every such unit, nowhere its ReLU.
+        """
+        found = findings_of(self.network, self.codes(mask))
+        if self.tolerance is None:
+            return found
+        lines = line_findings(self.network, self.mask_lines(mask))
+        return [*(replace(finding, kind="relaxed") for finding in found), *lines]
+
     def folded_network(self, mask: int) -> Network:
         """The smallest network for one mask, with weights rounded to the original's type."""
-        stuck = findings_of(self.network, self.codes(mask))
-        shrunk = shrink(self.network, [*stuck, *line_findings(self.network, self.mask_lines(mask))], joined=0)
+        shrunk = shrink(self.network, self.findings(mask), joined=0)
         if isinstance(shrunk, Refusal):
             raise CheckFailed(shrunk.reason)
         rounded = round_weights(shrunk.network, self.network.weight_dtype)

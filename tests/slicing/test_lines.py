@@ -15,6 +15,7 @@ from redy.cli.main import run
 from redy.errors import InputError
 from redy.formats.onnx_read import read_network
 from redy.model import Box
+from redy.rewrite import Refusal, apply_findings
 from redy.slicing.cuts import Cut, GridCut, TreeCut
 from redy.slicing.executor import Here, Processes, chunked
 from redy.slicing.export_c import c_source
@@ -174,6 +175,16 @@ def dense(*layers: tuple[list[list[float]], list[float]]) -> bytes:
             place = next(array for array in model.graph.initializer if array.name == name)
             place.CopyFrom(numpy_helper.from_array(np.array(value, dtype=np.float32), name))
     return model.SerializeToString()
+
+
+def test_folding_keeps_no_relu_for_a_unit_that_was_proved_as_a_line(family: Family) -> None:
+    """A mixture of ReLUs and lines was never proved; far outside the slice they differ."""
+    x = 30 * family.cut.box.sample(500, np.random.default_rng(4))
+    for mask in range(len(family.masks)):
+        lined = apply_findings(family.network, family.findings(mask))
+        assert not isinstance(lined, Refusal)
+        want = lined.evaluate(x)
+        np.testing.assert_allclose(family.folded_network(mask).evaluate(x), want, rtol=1e-4, atol=1e-3)
 
 
 def excess(family: Family) -> float:
