@@ -30,12 +30,12 @@ from sklearn.datasets import load_digits
 
 from redy import Box, Network, read_box, read_network
 from redy.bounds.linear import linear_bounds
-from redy.bounds.phases import phases
 from redy.bounds.result import Bounds
+from redy.condensed.phases import phases
 from redy.milp import phase as milp
 from redy.model import Affine, Array, Proved
+from redy.questions.seen import Seen, sample_points, seen_at
 from redy.redundancy.phase import PhaseSettings, find_phases
-from redy.redundancy.seen import Seen, sample_points, seen_at
 
 SPLITS = (8,) * 5
 PER_BOX = 100_000_000

@@ -25,10 +25,10 @@ import onnxruntime
 from redy.formats.onnx_read import read_network
 from redy.formats.onnx_write import to_model
 from redy.model import Activate, Affine, Array, Box, Network
+from redy.questions.query import outputs
+from redy.questions.seen import sample_points
+from redy.questions.simulate import ascend
 from redy.reduction import Reduction, reduce
-from redy.redundancy.query import outputs
-from redy.redundancy.seen import sample_points
-from redy.redundancy.simulate import ascend
 
 ROOT = Path(__file__).resolve().parent.parent
 LOWER = (-0.328422877, -0.5, -0.5, -0.5, -0.5)

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 import redy
-from redy.redundancy.seen import Seen, sample_points, seen_at
+from redy.questions.seen import Seen, sample_points, seen_at
 from redy.report.measure import measure
 
 ROOT = Path(__file__).resolve().parent.parent

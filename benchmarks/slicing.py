@@ -28,15 +28,15 @@ from redy import Box, Family
 from redy.formats.onnx_read import read_network
 from redy.formats.onnx_write import write_network
 from redy.rewrite import fuse
+from redy.runs.executor import Here, Processes, chunked
+from redy.runs.store import Store
 from redy.slicing.adaptive import REFINED, adaptive_cut
 from redy.slicing.cuts import Cut, GridCut
-from redy.slicing.executor import Here, Processes, chunked
 from redy.slicing.export_c import c_source, program_source
 from redy.slicing.export_onnx import flat_model, session
 from redy.slicing.program import program_of
 from redy.slicing.pruning import pruned
 from redy.slicing.run import COLUMNS
-from redy.slicing.store import Store
 from redy.slicing.work import SliceOptions, SliceRecord, SliceWork
 
 ROOT = Path(__file__).resolve().parent.parent

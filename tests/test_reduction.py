@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from redy.errors import CheckFailed, InputError
 from redy.model import Box, Proved
 from redy.model.digest import network_digest
+from redy.questions.seen import seen_at
 from redy.reduction import CRITERIA, Known, Problem, reduce, replay
-from redy.redundancy.seen import seen_at
 
 sys.path.insert(0, str(Path(__file__).parent / "rewrite"))
 from dense_networks import layer, line_finding, network_of, random_network

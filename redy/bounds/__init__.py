@@ -1,1 +1,1 @@
-"""Sound ranges of pre-activations: interval, linear, and branching on the input box."""
+"""Sound ranges of every pre-activation: interval bounds, linear bounds, smooth functions, splits of activations."""

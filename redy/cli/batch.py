@@ -14,7 +14,7 @@ from redy.cli.workers import check_exports, executor, export, worker_options
 from redy.errors import InputError, RedyError
 
 if TYPE_CHECKING:
-    from redy.slicing.jobs import Job
+    from redy.runs.jobs import Job
 
 COLUMNS = {
     "job": "INTEGER",
@@ -109,9 +109,9 @@ def batch_command(  # noqa: PLR0913, PLR0917 - one parameter per option
 
     Exit code 0: every job done; 1: some failed (the store says why); 2: bad input or usage.
     """
-    from redy.slicing.executor import chunked
-    from redy.slicing.jobs import digests, glob_jobs, read_jobs
-    from redy.slicing.store import Store
+    from redy.runs.executor import chunked
+    from redy.runs.jobs import digests, glob_jobs, read_jobs
+    from redy.runs.store import Store
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -98,7 +98,7 @@ def run_task(task: Task, time_limit: float | None, say: Callable[[str], None] | 
 
 
 def _compared(task: Task, reduction: Reduction, written: Path) -> Measured:
-    from redy.redundancy.seen import sample_points
+    from redy.questions.seen import sample_points
     from redy.report.measure import measure
 
     options = reduction.options

@@ -83,13 +83,13 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
 
     from redy.formats.boxes import read_box
     from redy.formats.onnx_read import read_network
+    from redy.runs.store import Store
     from redy.slicing.adaptive import REFINED, adaptive_cut
     from redy.slicing.cuts import GridCut
     from redy.slicing.family import Family, choose_form
     from redy.slicing.front import Front
     from redy.slicing.pruning import pruned
     from redy.slicing.run import COLUMNS, run_slices
-    from redy.slicing.store import Store
     from redy.slicing.tail import relu_layer, split_model, tail_cut
     from redy.slicing.work import SliceOptions, SliceWork, decision_of, tolerance_of
 

@@ -13,7 +13,7 @@ from redy.errors import InputError
 
 if TYPE_CHECKING:
     from redy.model import Array, Box, Network
-    from redy.redundancy.query import Claim
+    from redy.questions.query import Claim
 
 EXIT = {"verified": 0, "refuted": 1, "unknown": 3}
 OUTPUTS = 1e-4
@@ -91,7 +91,7 @@ class _Check:
     """Two networks, their files, and a box."""
 
     def __init__(self, files: tuple[Path, Path], networks: tuple[Network, Network], box: Box, seed: int) -> None:
-        from redy.redundancy.equivalence import prepare
+        from redy.questions.equivalence import prepare
 
         self.files = files
         self.prepared = prepare(*networks, box, seed)
@@ -100,7 +100,7 @@ class _Check:
         """What is asked, with the numbers that are relative made absolute."""
         import numpy as np
 
-        from redy.redundancy.query import SameWinner, Within
+        from redy.questions.query import SameWinner, Within
 
         scale, count = self.prepared.scale, self.prepared.outputs
         if tolerance is not None:
@@ -114,7 +114,7 @@ class _Check:
     def answer(self, claim: Claim, engine: str, deadline: float) -> dict[str, object]:
         """The answer as it is printed."""
         from redy.model import Proved, Refuted
-        from redy.redundancy.equivalence import decide
+        from redy.questions.equivalence import decide
 
         verdict = decide(self.prepared, claim, engine, deadline)
         if isinstance(verdict, Proved):
@@ -132,7 +132,7 @@ class _Check:
         import numpy as np
 
         from redy.formats.onnx_run import Session
-        from redy.redundancy.query import broken
+        from redy.questions.query import broken
 
         values = []
         for file in self.files:

@@ -11,8 +11,8 @@ import click
 from redy.errors import InputError
 
 if TYPE_CHECKING:
-    from redy.slicing.executor import Executor
-    from redy.slicing.store import Store
+    from redy.runs.executor import Executor
+    from redy.runs.store import Store
 
 _OPTIONS = (
     click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes."),
@@ -32,8 +32,8 @@ def worker_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def executor(jobs: int, scheduler: str | None) -> Executor:
     """Where the work runs, by the options."""
-    from redy.slicing.cluster import Cluster
-    from redy.slicing.executor import Here, Processes
+    from redy.runs.cluster import Cluster
+    from redy.runs.executor import Here, Processes
 
     if scheduler is not None:
         return Cluster(scheduler)
@@ -46,7 +46,7 @@ def check_exports(csv_path: Path | None, parquet: Path | None) -> None:
     Raises:
         InputError: a folder or pyarrow is missing.
     """
-    from redy.slicing.store import require_parquet
+    from redy.runs.store import require_parquet
 
     for path in (csv_path, parquet):
         if path is not None and (path.is_dir() or not path.parent.is_dir()):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from redy.bounds.linear import linear_bounds
-from redy.bounds.maximise import RATIO
+from redy.condensed.maximise import RATIO
 from redy.errors import CheckFailed
 from redy.model import Array, Finding, Network, Proved
 from redy.reduction.problem import Guarantee, Known, Problem

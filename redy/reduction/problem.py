@@ -9,8 +9,8 @@ from typing import Any, Literal
 from redy.bounds.result import Bounds
 from redy.milp.solver import Choice
 from redy.model import Affine, Array, Box, Finding, Network, Unit
+from redy.questions.seen import Seen
 from redy.redundancy.phase import Engine
-from redy.redundancy.seen import Seen
 
 Preserve = Literal["outputs", "decision", "tolerance"]
 Winner = Literal["max", "min"]

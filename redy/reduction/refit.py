@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from redy.model import Affine, Array, Dense, Network, Term
+from redy.questions.query import outputs
 from redy.reduction.problem import Problem
-from redy.redundancy.query import outputs
 from redy.rewrite import Refusal, round_weights
 from redy.rewrite.dense import dense_affine, rebuilt
 

@@ -11,13 +11,13 @@ import numpy as np
 from redy.bounds.linear import linear_bounds
 from redy.errors import InputError
 from redy.model import Array, Box, Finding, Network, Unknown, Verdict
+from redy.questions.by_milp import ask_milp
+from redy.questions.query import Query, SameWinner, outputs
+from redy.questions.seen import sample_points
 from redy.reduction.problem import Known, Options, Problem
-from redy.redundancy.by_milp import ask_milp
 from redy.redundancy.forward import find_forward
-from redy.redundancy.query import Query, SameWinner, outputs
 from redy.redundancy.relaxed import Asker, Facts, SetAnswer, find_relaxed
 from redy.redundancy.result import find_constant, find_result
-from redy.redundancy.seen import sample_points
 
 MARGIN = 1e-5
 """Outputs closer than this share of the largest output are tied, by default."""

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from redy.bounds.branch import Rows
-from redy.bounds.climb import Met
-from redy.bounds.difference import Pairs, bounded, join
-from redy.bounds.maximise import BOXES, RATIO, WORK, Largest, largest
+from redy.condensed.climb import Met
+from redy.condensed.joint import Pairs, bounded, join
+from redy.condensed.maximise import BOXES, RATIO, WORK, Largest, largest
+from redy.condensed.search import Rows
 from redy.errors import Unsupported
 from redy.model import Array, Network, Proved
+from redy.questions.query import Query, ask, outputs
 from redy.reduction.problem import Known, Problem
 from redy.reduction.steps import BRANCHING_INPUTS, decision_claim, tolerances
-from redy.redundancy.query import Query, ask, outputs
 from redy.rewrite import Shrunk
 
 FEW_BOXES = 64
@@ -123,7 +123,7 @@ def _compare(
     enough: float = 0.0,
     limits: tuple[int, int],
 ) -> Largest | None:
-    """`redy.bounds.maximise.largest` of the difference within limits (sub-boxes, work); without any, one bound."""
+    """`redy.condensed.maximise.largest` of the difference within limits (sub-boxes, work); without any, one bound."""
     intervals = facts.bounds.intervals if facts.bounds is not None and first is problem.network else {}
     try:
         joint = join(first, second, problem.box, intervals, pairs)

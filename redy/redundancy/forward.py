@@ -18,13 +18,13 @@ import math
 
 import numpy as np
 
-from redy.bounds.branch import LOWER, UPPER, Clause, Rows, Search
-from redy.bounds.condensed import Form, Walk, condense
-from redy.bounds.difference import stack
+from redy.condensed.form import Form, Walk, condense
+from redy.condensed.joint import stack
+from redy.condensed.search import LOWER, UPPER, Clause, Rows, Search
 from redy.model import Activate, Finding, Line, Proof, Proved, Unit
+from redy.questions.simulate import effects
 from redy.redundancy.lines import line_error, unit_function
 from redy.redundancy.relaxed import Facts, SetAnswer
-from redy.redundancy.simulate import effects
 
 CANDIDATES = 40
 """Units asked about, at most, the least visible at points first."""

@@ -22,12 +22,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from redy.bounds.branch import LOWER, UPPER, Clause, Rows, Search
-from redy.bounds.condensed import Condensed, condense
-from redy.bounds.difference import join, stack
+from redy.condensed.form import Condensed, condense
+from redy.condensed.joint import join, stack
+from redy.condensed.search import LOWER, UPPER, Clause, Rows, Search
 from redy.model import Activate, Array, Line, Proof, Unit
+from redy.questions.query import Query, SameWinner, all_pairs, decision_rows, violation
 from redy.redundancy.lines import unit_function
-from redy.redundancy.query import Query, SameWinner, all_pairs, decision_rows, violation
 from redy.redundancy.relaxed import Facts, SetAnswer, finding_of, with_lines
 
 PART = 3
@@ -48,7 +48,7 @@ class Left:
         open: unit -> how many of its clauses are open.
         refuted: unit -> a point (*input shape) where it left its piece and the decision changed.
         proof: that the decision is kept on the whole box; only where nothing is open or refuted.
-        work: units of work done (see `redy.bounds.descent`).
+        work: units of work done (see `redy.condensed.kernels.descent`).
     """
 
     open: Mapping[Unit, int]

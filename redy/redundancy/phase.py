@@ -18,17 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redy.bounds import activation_branching
-from redy.bounds import phases as branching
 from redy.bounds.linear import linear_bounds
 from redy.bounds.result import Bounds
+from redy.condensed import phases as branching
 from redy.errors import CheckFailed, InputError, Unsupported
 from redy.milp import gurobi
 from redy.milp import phase as milp
 from redy.milp.outcome import SolverUnavailable
 from redy.milp.solver import Choice
 from redy.model import Activate, Array, Box, Finding, Line, Network, PiecewiseLinear, Proof, Proved, Unit
+from redy.questions.seen import Seen, seen_at
 from redy.redundancy.lines import exact_intercept
-from redy.redundancy.seen import Seen, seen_at
 
 Engine = Literal["auto", "linear", "branch", "milp"]
 
@@ -91,7 +91,7 @@ def find_phases(network: Network, box: Box, seen: Seen, points: Array, settings:
     Args:
         network: the network.
         box: its shape is the input's.
-        seen: what points show (`redy.redundancy.seen`).
+        seen: what points show (`redy.questions.seen`).
         points: the points themselves (n, *input shape), for solvers.
         settings: engine, solver, limits.
 

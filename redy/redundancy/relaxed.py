@@ -2,7 +2,7 @@
 
 Lahav and Katz, "Pruning and Slicing Neural Networks using Formal Verification" (FMCAD 2021), section IV, replace single
 units and add up bounds. Here the whole set is found by a counterexample loop: guess a set on points with linearised
-effects (`redy.redundancy.simulate`), verify it with one query on the joint condensed form, add the witness to the
+effects (`redy.questions.simulate`), verify it with one query on the joint condensed form, add the witness to the
 points, guess again. The error of the set is thus its real joint error, not a sum of worst cases.
 
 Lines are the best ones on the range that points and ascent show of the unit; whatever the line, the query decides, and
@@ -18,9 +18,9 @@ from functools import partial
 
 import numpy as np
 
-from redy.bounds.ascent import smallest
-from redy.bounds.branch import LOWER, UPPER, Rows
-from redy.bounds.condensed import Intervals, condense
+from redy.condensed.ascent import smallest
+from redy.condensed.form import Intervals, condense
+from redy.condensed.search import LOWER, UPPER, Rows
 from redy.errors import Unsupported
 from redy.model import (
     Activate,
@@ -36,9 +36,9 @@ from redy.model import (
     Unit,
     Verdict,
 )
+from redy.questions.query import Claim, Query, Within, ask, outputs, violation
+from redy.questions.simulate import ascend, effects, guess
 from redy.redundancy.lines import line_error, spare_line, unit_function
-from redy.redundancy.query import Claim, Query, Within, ask, outputs, violation
-from redy.redundancy.simulate import ascend, effects, guess
 from redy.rewrite import Refusal, apply_findings
 from redy.rewrite.dense import is_vector
 

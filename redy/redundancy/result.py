@@ -6,7 +6,7 @@ network. Otherwise units become one of their own pieces. Near the border between
 change, so the piece is the one in which points of the border lie, and units that leave it there are not candidates;
 away from the border there is room. The set is found by `redy.redundancy.leaving`, which asks only about points where
 units leave their pieces; where a solver answers, by the counterexample loop of `redy.redundancy.relaxed`. What holds at
-ties is said in `redy.redundancy.query`.
+ties is said in `redy.questions.query`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import math
 import numpy as np
 
 from redy.model import Activate, Array, Finding, Line, Proof, Proved, Unit
+from redy.questions.query import Query, SameWinner, constant_winner, outputs
+from redy.questions.simulate import borders, effects
 from redy.redundancy.leaving import LeavingSearch, never_winning
 from redy.redundancy.lines import exact_intercept, line_error, unit_function
-from redy.redundancy.query import Query, SameWinner, constant_winner, outputs
 from redy.redundancy.relaxed import Asker, Facts, SetAnswer, SetSearch
-from redy.redundancy.simulate import borders, effects
 from redy.rewrite.dense import is_vector
 
 _BORDER = 1000

@@ -18,11 +18,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from redy.bounds.condensed import Intervals
+from redy.condensed.form import Intervals
 from redy.errors import Unsupported
 from redy.model import Activate, Array, Box, Finding, Line, Network, PiecewiseLinear, Proof, Proved, Unit, Verdict
+from redy.questions.query import Query
 from redy.redundancy.lines import spare_line
-from redy.redundancy.query import Query
 from redy.redundancy.relaxed import Facts, find_relaxed
 from redy.rewrite.dense import flat_function, rebuilt
 from redy.slicing.masks import Codes, by_activation, findings_of

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, replace
 
-from redy.slicing.executor import Executor, chunked
-from redy.slicing.store import Store
+from redy.runs.executor import Executor, chunked
+from redy.runs.store import Store
 from redy.slicing.work import SliceRecord, SliceWork
 
 COLUMNS = {

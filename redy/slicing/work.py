@@ -13,15 +13,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from redy.bounds.condensed import Intervals
 from redy.bounds.linear import linear_bounds
-from redy.bounds.phases import phases
+from redy.condensed.form import Intervals
+from redy.condensed.phases import phases
 from redy.errors import InputError
 from redy.model import Activate, Affine, Array, Box, Network
 from redy.model.digest import network_digest
+from redy.questions.query import SameWinner, Winner, constant_winner, outputs
+from redy.questions.seen import sample_points, seen_at
 from redy.reduction.steps import MARGIN, output_range
-from redy.redundancy.query import SameWinner, Winner, constant_winner, outputs
-from redy.redundancy.seen import sample_points, seen_at
 from redy.rewrite.dense import flat_function
 from redy.slicing.cuts import Cut
 from redy.slicing.lines import find_lines, read_lines
@@ -65,7 +65,7 @@ class SliceOptions:
     """How each slice is searched; part of the digest that a resumed run must match.
 
     Attributes:
-        budget: work of branching, per slice (`redy.bounds.phases`; 10^9 is a few seconds).
+        budget: work of branching, per slice (`redy.condensed.phases`; 10^9 is a few seconds).
         samples: points drawn from the slice.
         corners: corners of the slice tried, at most.
         seed: of the sampling.

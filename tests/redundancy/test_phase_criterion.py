@@ -14,9 +14,9 @@ from redy.bounds.result import Bounds
 from redy.errors import CheckFailed
 from redy.model import Activate, Affine, Box, Dense, Network, Port, Proved, Term, Unit
 from redy.model.functions import clip, hard_sigmoid, relu
+from redy.questions.seen import sample_points, seen_at
 from redy.redundancy import phase
 from redy.redundancy.phase import PhaseSettings, find_phases, units_of
-from redy.redundancy.seen import sample_points, seen_at
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "rewrite"))
 from dense_networks import layer, network_of, random_network

@@ -12,15 +12,15 @@ from test_family import BOX, TREE, expected, points, small_model
 
 from redy.formats.onnx_read import read_network
 from redy.model import Box
+from redy.runs.executor import Here, Processes
+from redy.runs.store import Store
 from redy.slicing.adaptive import REFINED, adaptive_cut
 from redy.slicing.cost import SharedCost
 from redy.slicing.cuts import Cut, GridCut, TreeCut, read_cut
-from redy.slicing.executor import Here, Processes
 from redy.slicing.family import Family
 from redy.slicing.masks import KEPT, pack, unpack
 from redy.slicing.pruning import pruned
 from redy.slicing.run import COLUMNS, run_slices
-from redy.slicing.store import Store
 from redy.slicing.work import SliceOptions, SliceRecord, SliceWork
 
 MODEL = small_model(1, (2, 24, 24, 3))

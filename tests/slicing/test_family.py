@@ -14,15 +14,15 @@ from onnx import TensorProto, helper, numpy_helper
 from redy.errors import InputError
 from redy.formats.onnx_read import read_network
 from redy.model import Box
+from redy.runs.executor import Here
+from redy.runs.store import Store
 from redy.slicing.archive import unpack_program
 from redy.slicing.cuts import Cut, GridCut, TreeCut
-from redy.slicing.executor import Here
 from redy.slicing.export_c import c_source, program_source
 from redy.slicing.export_onnx import family_model, session, slice_model
 from redy.slicing.family import Family, choose_form
 from redy.slicing.run import COLUMNS, run_slices
 from redy.slicing.selections import REFERENCE
-from redy.slicing.store import Store
 from redy.slicing.work import SliceOptions, SliceWork
 
 

@@ -16,15 +16,15 @@ from redy.errors import InputError
 from redy.formats.onnx_read import read_network
 from redy.model import Box
 from redy.rewrite import Refusal, apply_findings
+from redy.runs.executor import Here, Processes, chunked
+from redy.runs.store import Store
 from redy.slicing.cuts import Cut, GridCut, TreeCut
-from redy.slicing.executor import Here, Processes, chunked
 from redy.slicing.export_c import c_source
 from redy.slicing.export_onnx import family_model, session, slice_model
 from redy.slicing.family import Family, choose_form
 from redy.slicing.lines import LINE, dropped, read_lines
 from redy.slicing.pruning import pruned
 from redy.slicing.run import COLUMNS, run_slices
-from redy.slicing.store import Store
 from redy.slicing.work import SliceOptions, SliceRecord, SliceWork, tolerance_of
 
 TOLERANCE = 0.2

@@ -17,11 +17,11 @@ from test_family import BOX, small_model
 
 from redy.errors import CheckFailed, InputError
 from redy.formats.onnx_read import read_network
+from redy.runs.executor import Here, Processes, chunked
+from redy.runs.store import Store
 from redy.slicing.cuts import GridCut
-from redy.slicing.executor import Here, Processes, chunked
 from redy.slicing.masks import KEPT, codes_of, pack, unpack
 from redy.slicing.run import COLUMNS, run_slices
-from redy.slicing.store import Store
 from redy.slicing.work import SliceOptions, SliceRecord, SliceWork
 
 
@@ -157,7 +157,7 @@ def test_a_dask_cluster_gives_the_same_also_when_a_worker_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     distributed = pytest.importorskip("distributed", reason="pip install 'redy[cluster]'")
-    from redy.slicing.cluster import Cluster
+    from redy.runs.cluster import Cluster
 
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # the workers import `Dies` from here
     alone = run(work(), tmp_path / "alone")
@@ -173,7 +173,7 @@ def test_a_dask_cluster_gives_the_same_also_when_a_worker_is_lost(
 
 def test_no_scheduler() -> None:
     pytest.importorskip("distributed")
-    from redy.slicing.cluster import Cluster
+    from redy.runs.cluster import Cluster
 
     with pytest.raises(InputError, match="no Dask scheduler"):
         list(Cluster("tcp://127.0.0.1:9", connect_timeout=0.5).run(Dies(0, None), [[1]]))

@@ -1,4 +1,4 @@
-"""Are two networks equivalent on a box? Points first, then bounds, then the engines of `redy.redundancy.query`."""
+"""Are two networks equivalent on a box? Points first, then bounds, then the engines of `redy.questions.query`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from redy.bounds.difference import check_ports, nearest
 from redy.bounds.linear import linear_bounds
-from redy.bounds.phases import phases
+from redy.condensed.joint import check_ports, nearest
+from redy.condensed.phases import phases
 from redy.errors import Unsupported
 from redy.model import Array, Box, Network, Refuted, Unknown, Verdict
-from redy.redundancy.by_milp import ask_milp
-from redy.redundancy.query import Claim, Query, ask, outputs, violation
-from redy.redundancy.seen import sample_points, seen_at
-from redy.redundancy.simulate import ascend
+from redy.questions.by_milp import ask_milp
+from redy.questions.query import Claim, Query, ask, outputs, violation
+from redy.questions.seen import sample_points, seen_at
+from redy.questions.simulate import ascend
 
 POINT_MACS = 500_000_000
 BRANCHING_INPUTS = 12

@@ -1,6 +1,6 @@
 """Bounds of |row| on a box, sharper than bounding alone gives them: thresholds that one compiled search proves.
 
-The largest value met, times a little, is the goal. One search (`redy.bounds.branch`) asks for all rows whether
+The largest value met, times a little, is the goal. One search (`redy.condensed.search`) asks for all rows whether
 |row| <= t everywhere, with t half way (on a logarithmic scale) from the bound that is known down to the goal: each such
 step costs several times what the one before did, so that little is lost when the budget ends. Where a search proves t,
 it is the next bound; where a point refutes it or comes near to that, local search climbs on from there and the goal
@@ -15,9 +15,9 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from redy.bounds.branch import LOWER, UPPER, Clause, Rows, Search
-from redy.bounds.climb import Met
 from redy.bounds.rounding import GROW, UNIT
+from redy.condensed.climb import Met
+from redy.condensed.search import LOWER, UPPER, Clause, Rows, Search
 from redy.model import Array
 
 AIM = 1.01
@@ -45,7 +45,7 @@ class Thresholds:
         """Ask until every bound is within the ratio, or the budget of work or the time is spent.
 
         Args:
-            budget: work, at most (deterministic; see `redy.bounds.descent`).
+            budget: work, at most (deterministic; see `redy.condensed.kernels.descent`).
             deadline: `time.monotonic()` at which the search ends.
             known: (r,) thresholds that are likely to hold and are tried before all others.
         """

@@ -12,9 +12,9 @@ from exact import exact_trace
 from hostile import HOSTILE
 from hypothesis import given, settings
 
-from redy.bounds.branch import Rows
-from redy.bounds.condensed import Condensed, Form, Variable, condense
 from redy.bounds.linear import linear_bounds
+from redy.condensed.form import Condensed, Form, Variable, condense
+from redy.condensed.search import Rows
 from redy.model import Activate, Affine, Array, Box, Network, PiecewiseLinear, Port, Term
 from redy.model.functions import leaky_relu, relu
 from redy.model.operators import Dense

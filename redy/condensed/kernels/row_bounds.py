@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from redy.bounds.compiling import compiled
+from redy.condensed.kernels.compiling import compiled
 
 _EPS = 2.0**-52
 _TINY = 1e-290

@@ -9,8 +9,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from redy.bounds.compiling import compiled
-from redy.bounds.kernel import bound_box, doubts, evaluate_point, fold_rows, keep_unstable, magnitudes, scratch
+from redy.condensed.kernels.bounds import (
+    bound_box,
+    doubts,
+    evaluate_point,
+    fold_rows,
+    keep_unstable,
+    magnitudes,
+    scratch,
+)
+from redy.condensed.kernels.compiling import compiled
 
 FOLDS = 12
 DEPTH = 120

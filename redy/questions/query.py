@@ -1,8 +1,8 @@
 """One question about two networks on a box, and the branching engine's answer; `by_milp` gives the other.
 
 `Within`: every output of the second network is near that of the first. `SameWinner`: the second network keeps the
-decision. Both are clauses of the branching engine (`redy.bounds.branch`) on the joint condensed form
-(`redy.bounds.difference`); time-outs are `Unknown`.
+decision. Both are clauses of the branching engine (`redy.condensed.search`) on the joint condensed form
+(`redy.condensed.joint`); time-outs are `Unknown`.
 
 Ties. Outputs closer than `margin` are tied: weights that are rounded to float32 move the border between two decisions
 by about as much, so nothing finer can be kept. For every winner i of the original and every output o that i beats by
@@ -21,19 +21,19 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from redy.bounds.branch import LOWER, UPPER, Clause, Found, Rows, Search
-from redy.bounds.climb import climb
-from redy.bounds.condensed import Intervals, condense
-from redy.bounds.difference import Joint, Pairs, join, stack
 from redy.bounds.linear import form_bounds
 from redy.bounds.result import Bounds
+from redy.condensed.climb import climb
+from redy.condensed.form import Intervals, condense
+from redy.condensed.joint import Joint, Pairs, join, stack
+from redy.condensed.search import LOWER, UPPER, Clause, Found, Rows, Search
 from redy.errors import InputError
 from redy.model import Array, Box, Network, Proof, Proved, Refuted, Unknown, Verdict
 
 Winner = Literal["max", "min"]
 
 WORK = 300_000_000
-"""Work of the engine for one question (see `redy.bounds.descent`), a few seconds."""
+"""Work of the engine for one question (see `redy.condensed.kernels.descent`), a few seconds."""
 TRIED = 3
 """Points near a violation from which local search starts, at most."""
 GLANCE = 10
@@ -92,7 +92,7 @@ class Query:
         box: the inputs.
         claim: what is asked.
         known: sound pre-activation bounds of the original, may be empty.
-        pairs: partners of the reduced network's units (see `redy.bounds.difference`); by name and place by default.
+        pairs: partners of the reduced network's units (see `redy.condensed.joint`); by name and place by default.
     """
 
     original: Network

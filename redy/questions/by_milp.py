@@ -21,7 +21,7 @@ from redy.milp.program import Program
 from redy.milp.solver import Choice, solve
 from redy.milp.tree import search
 from redy.model import Array, Network, Proof, Proved, Refuted, Unknown, Verdict
-from redy.redundancy.query import Query, SameWinner, Within, all_pairs, violation
+from redy.questions.query import Query, SameWinner, Within, all_pairs, violation
 
 SLACK = 1e-6
 """What a trusted dual bound must leave, relative to the size of what is compared."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numba
 
-from redy.bounds import compiling
-from redy.bounds.compiling import announced, cache_folder
+from redy.condensed.kernels import compiling
+from redy.condensed.kernels.compiling import announced, cache_folder
 
 
 def test_only_what_is_compiled_is_announced():

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from redy.bounds import descent
-from redy.bounds.condensed import Condensed, Form
-from redy.bounds.kernel import bound_boxes, doubts, evaluate_rows, magnitudes
+from redy.condensed.form import Condensed, Form
+from redy.condensed.kernels import descent
+from redy.condensed.kernels.bounds import bound_boxes, doubts, evaluate_rows, magnitudes
 from redy.model import Array
 
 LOWER, UPPER = 1, 2

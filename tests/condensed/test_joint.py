@@ -9,10 +9,10 @@ from exact import dense_network, exact_trace, grid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redy.bounds.branch import Rows
-from redy.bounds.climb import climb
-from redy.bounds.difference import bounded, join, nearest
-from redy.bounds.maximise import largest
+from redy.condensed.climb import climb
+from redy.condensed.joint import bounded, join, nearest
+from redy.condensed.maximise import largest
+from redy.condensed.search import Rows
 from redy.errors import InputError
 from redy.model import Affine, Dense, Finding, Line, Network, Proof, Proved, Term, Unit
 from redy.model.functions import relu

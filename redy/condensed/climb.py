@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from redy.bounds.branch import Rows
+from redy.condensed.search import Rows
 from redy.model import Array
 
 Value = Callable[[Array], Array]

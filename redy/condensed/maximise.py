@@ -15,17 +15,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from redy.bounds.branch import Rows
-from redy.bounds.climb import Met
 from redy.bounds.rounding import UNIT
-from redy.bounds.threshold import Thresholds
+from redy.condensed.climb import Met
+from redy.condensed.search import Rows
+from redy.condensed.threshold import Thresholds
 from redy.model import Array
 
 RATIO = 1.05
 BOXES = 2_000
 """Sub-boxes that are cut best first."""
 WORK = 3_000_000_000
-"""Work of the engine on thresholds (see `redy.bounds.descent`), some ten seconds."""
+"""Work of the engine on thresholds (see `redy.condensed.kernels.descent`), some ten seconds."""
 _BATCH = 64
 _STARTS = 3
 """Points from which local search starts, per row."""

@@ -12,11 +12,11 @@ from exact import dense_network, exact_ranges, exact_trace
 from hostile import HOSTILE
 from hypothesis import given, settings
 
-from redy.bounds.phases import Phases, phases
+from redy.condensed.phases import Phases, phases
 from redy.model import Activate, Box, Network
 from redy.model.functions import leaky_relu, relu
+from redy.questions.seen import sample_points, seen_at
 from redy.redundancy.phase import PhaseSettings, find_phases
-from redy.redundancy.seen import sample_points, seen_at
 
 BUDGET = 3_000_000
 

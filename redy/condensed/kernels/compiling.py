@@ -38,7 +38,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "redy" / digest
 
 
-def compiled(function: Callable[..., Any] | None = None, *, inline: Literal["never", "always"] = "never") -> Any:  # noqa: ANN401 - a dispatcher
+def compiled(function: Callable[..., Any] | None = None, *, inline: Literal["never", "always"] = "never") -> Any:
     """`numba.njit` with strict floating point, cached in `cache_folder`."""
     if function is None:
         return partial(compiled, inline=inline)

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from redy.bounds.ascent import smallest
-from redy.bounds.branch import LOWER, UPPER, Clause, Found, Rows, Search
-from redy.bounds.condensed import Variable, Walk, condense
+from redy.condensed.ascent import smallest
+from redy.condensed.form import Variable, Walk, condense
+from redy.condensed.search import LOWER, UPPER, Clause, Found, Rows, Search
 from redy.model import Array, Box, Network, PiecewiseLinear
 
 FIRST = 1_000_000

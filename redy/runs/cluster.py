@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from redy.errors import CheckFailed, InputError
-from redy.slicing.executor import DEATHS, Result, Work
+from redy.runs.executor import DEATHS, Result, Work
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from redy.bounds.climb import climb
+from redy.condensed.climb import climb
 from redy.model import Activate, Affine, Array, Box, Line, Network, Unit
-from redy.redundancy.query import outputs
+from redy.questions.query import outputs
 
 LEAST = 1e-3
 """Smaller loads count as this when units are ordered by load times cost."""

@@ -12,9 +12,9 @@ from drawing import generators, random_box, random_network
 from exact import exact_trace
 from hypothesis import given, settings
 
-from redy.bounds.branch import LOWER, UPPER, Clause, Found, Rows, Search
-from redy.bounds.condensed import condense
 from redy.bounds.linear import linear_bounds
+from redy.condensed.form import condense
+from redy.condensed.search import LOWER, UPPER, Clause, Found, Rows, Search
 from redy.model import Array, Box, Network
 from redy.model.functions import relu
 

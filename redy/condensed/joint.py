@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from redy.bounds.branch import Rows
-from redy.bounds.condensed import Condensed, Form, Intervals, Walk, apply_activation, apply_affine, condense
 from redy.bounds.rounding import GROW, UNIT, down, up
+from redy.condensed.form import Condensed, Form, Intervals, Walk, apply_activation, apply_affine, condense
+from redy.condensed.search import Rows
 from redy.errors import InputError, Unsupported
 from redy.model import Activate, Affine, Array, Box, Network
 

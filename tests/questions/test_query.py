@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from redy.errors import InputError
 from redy.model import Finding, Line, Proof, Proved, Refuted, Unit, Unknown
 from redy.model.functions import leaky_relu, relu
-from redy.redundancy.by_milp import ask_milp
-from redy.redundancy.query import Query, SameWinner, Within, ask, broken, violation
+from redy.questions.by_milp import ask_milp
+from redy.questions.query import Query, SameWinner, Within, ask, broken, violation
 from redy.rewrite import apply_findings
 
 SIZES = (2, 4, 3, 3)

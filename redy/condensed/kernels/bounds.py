@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from redy.bounds.compiling import compiled
-from redy.bounds.row_bounds import blame_inputs, bound_row, fit, fold_row, note, sum_range
-from redy.bounds.unit_lines import difference_lines, relu_gap, relu_lines
+from redy.condensed.kernels.compiling import compiled
+from redy.condensed.kernels.row_bounds import blame_inputs, bound_row, fit, fold_row, note, sum_range
+from redy.condensed.kernels.unit_lines import difference_lines, relu_gap, relu_lines
 
 _EPS = 2.0**-52
 _TINY = 1e-290
