@@ -13,7 +13,8 @@ from redy.errors import InputError
 
 if TYPE_CHECKING:
     from redy.model import Array, Box, Network
-    from redy.questions.query import Claim
+    from redy.model.claims import Comparison
+    from redy.questions.situation import Engine
 
 EXIT = {"verified": 0, "refuted": 1, "unknown": 3}
 OUTPUTS = 1e-4
@@ -45,7 +46,7 @@ def verify_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     preserve: str | None,
     winner: str,
     margin: float | None,
-    engine: str,
+    engine: Engine,
     time_limit: float,
     seed: int,
     as_json: bool,
@@ -96,11 +97,11 @@ class _Check:
         self.files = files
         self.prepared = prepare(*networks, box, seed)
 
-    def claim(self, tolerance: float | None, preserve: str | None, winner: str, margin: float | None) -> Claim:
+    def claim(self, tolerance: float | None, preserve: str | None, winner: str, margin: float | None) -> Comparison:
         """What is asked, with the numbers that are relative made absolute."""
         import numpy as np
 
-        from redy.questions.query import SameWinner, Within
+        from redy.model.claims import SameWinner, Within
 
         scale, count = self.prepared.scale, self.prepared.outputs
         if tolerance is not None:
@@ -111,7 +112,7 @@ class _Check:
             raise InputError(f"{self.files[0]}: a decision is between the elements of one output; it has none such")
         return SameWinner("max" if winner == "max" else "min", 1e-5 * scale if margin is None else margin)
 
-    def answer(self, claim: Claim, engine: str, deadline: float) -> dict[str, object]:
+    def answer(self, claim: Comparison, engine: Engine, deadline: float) -> dict[str, object]:
         """The answer as it is printed."""
         from redy.model import Proved, Refuted
         from redy.questions.equivalence import decide
@@ -127,7 +128,7 @@ class _Check:
             return {"answer": "unknown", "claim": str(claim), "reason": "onnxruntime does not confirm the point found"}
         return {"answer": "unknown", "claim": str(claim), "reason": verdict.reason}
 
-    def _confirmed(self, claim: Claim, witness: Array) -> dict[str, object] | None:
+    def _confirmed(self, claim: Comparison, witness: Array) -> dict[str, object] | None:
         """The counterexample with both outputs in onnxruntime, if the claim is broken there too."""
         import numpy as np
 

@@ -7,9 +7,9 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from redy.condensed.ascent import smallest
 from redy.condensed.form import Variable, Walk, condense
@@ -30,6 +30,19 @@ COVER = 6
 Samples = Mapping[str, tuple[Array, Array]]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Pass:
+    """One search of the condensed form that the passes before it gave.
+
+    Attributes:
+        tree: in pre-order, the input at which each sub-box was bisected, -1 for a leaf (see `Found`).
+        proved: the variables proved to have a sign, with the side; none where only ranges were tightened.
+    """
+
+    tree: NDArray[np.int16]
+    proved: tuple[tuple[Variable, int], ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Phases:
     """Bounds of every pre-activation after the search, and how they were found.
@@ -39,7 +52,7 @@ class Phases:
         seen: Activate name -> (smallest, largest) pre-activation met at concrete points.
         undecided: units that no point shows in two pieces and no proof shows in one, as (Activate name, element).
         boxes: sub-boxes bounded.
-        passes: evidence per pass: what was known before, the tree of cuts, the rows proved.
+        passes: evidence per pass.
         complete: False when the budget or the time limit ended the search.
     """
 
@@ -47,7 +60,7 @@ class Phases:
     seen: dict[str, tuple[Array, Array]]
     undecided: list[tuple[str, int]]
     boxes: int
-    passes: list[dict[str, Any]] = field(default_factory=list)
+    passes: list[Pass] = field(default_factory=list)
     complete: bool = True
 
 
@@ -131,7 +144,7 @@ class _State:
         self.seen = {name: (low.copy(), high.copy()) for name, (low, high) in seen.items()}
         self.functions = {node.name: node.function.broadcast_to(node.shape) for node in network.activations}
         self.boxes = self.work = 0
-        self.passes: list[dict[str, Any]] = []
+        self.passes: list[Pass] = []
 
     def spent(self) -> bool:
         """True when the budget of work or the time has run out."""
@@ -143,7 +156,7 @@ class _State:
             rows = Rows.of(self.walk.condensed)
             found = Search(rows, [], cap=0, cover=COVER, budget=self.budget, deadline=self.deadline).run()
             self._account(found, list(range(rows.variables)))
-            self.passes.append({"kind": "cover", "tree": found.tree})
+            self.passes.append(Pass(found.tree))
             self._fold(found.lower, found.upper)
 
     def ask(self, node: str, cap: int, *, attack: bool) -> None:
@@ -170,8 +183,8 @@ class _State:
         for c in found.proved:
             i, side = questions[c]
             lower[i], upper[i] = (0.0, upper[i]) if side == LOWER else (lower[i], 0.0)
-        proved = [(condensed.variables[i], side) for i, side in (questions[c] for c in found.proved)]
-        self.passes.append({"kind": "ask", "tree": found.tree, "proved": proved})
+        proved = tuple((condensed.variables[i], side) for i, side in (questions[c] for c in found.proved))
+        self.passes.append(Pass(found.tree, proved))
         self._fold(lower, upper)
 
     def open_variables(self, node: str) -> list[Variable]:

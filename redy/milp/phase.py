@@ -28,7 +28,22 @@ from redy.milp.outcome import Outcome
 from redy.milp.program import Program
 from redy.milp.solver import Choice, solve
 from redy.milp.tree import search
-from redy.model import Activate, Array, Box, Network, Proof, Proved, Refuted, Unit, Unknown, Verdict
+from redy.model import (
+    Activate,
+    Array,
+    Box,
+    Evidence,
+    LinearBounds,
+    Network,
+    Phase,
+    Proof,
+    Proved,
+    Refuted,
+    Trusted,
+    Unit,
+    Unknown,
+    Verdict,
+)
 
 SLACK = 1e-6
 """What a dual bound must leave, in units of the objective, which is scaled to the range of the pre-activation."""
@@ -197,8 +212,7 @@ class _Pipeline:
         known = node.function.stuck(lower, upper)
         for place in places:
             unit = Unit(node.name, int(place))
-            evidence = {"range": (float(lower.flat[place]), float(upper.flat[place]))}
-            proof = Proof(claim(unit, int(known.flat[place])), method, evidence, self.trusted)
+            proof = _ranged(unit, int(known.flat[place]), method, (lower.flat[place], upper.flat[place]), self.trusted)
             self.verdicts[unit] = Proved(proof)
 
     def _linear(self, program: Program, encoding: Encoding, node: Activate, place: int, sign: float) -> float:
@@ -217,7 +231,7 @@ class _Pipeline:
         """Whether an element stays in the piece that all samples show, by MILP in the directions that are open."""
         piece = self._piece(unit)
         trusted = self.trusted
-        evidence: dict[str, object] = {}
+        evidence: list[Evidence] = []
         for sign, end in self._ends(node, unit, piece):
             lower, upper = (float(bound.flat[unit.index]) for bound in self.bounds.intervals[node.name])
             if (upper if sign > 0 else -lower) <= end:
@@ -233,12 +247,12 @@ class _Pipeline:
                 return found
             if not self._rederive(aimed, end / scale, evidence):
                 trusted = (*trusted, f"{outcome.solver} dual bound, slack {SLACK:g}")
-                evidence[f"dual bound {sign:+.0f}"] = outcome.bound * scale
                 if not self.settings.trust:
                     continue
                 self.trusted = tuple(dict.fromkeys(trusted))
             self._close(node, unit, sign, end)
-        return Proved(Proof(claim(unit, piece), "milp", evidence, tuple(dict.fromkeys(trusted))))
+        evidence += map(Trusted, dict.fromkeys(trusted))
+        return Proved(Proof(claim(unit, piece), "milp", tuple(evidence)))
 
     def _judge(self, outcome: Outcome, unit: Unit, end: float) -> Verdict | None:
         """What a MILP's answer refutes or leaves open; None where its dual bound is below `end` by the slack."""
@@ -259,7 +273,7 @@ class _Pipeline:
             reasons.get(outcome.status, f"the dual bound of {outcome.solver} is within its slack of the breakpoint")
         )
 
-    def _rederive(self, program: Program, end: float, evidence: dict[str, object]) -> bool:
+    def _rederive(self, program: Program, end: float, evidence: list[Evidence]) -> bool:
         """Try to show by certified linear programs alone what the solver says."""
         limit = min(self._remaining(), self.settings.unit_limit)
         if self.settings.tree_limit <= 0 or limit <= 0:
@@ -267,7 +281,7 @@ class _Pipeline:
         tree = search(program, end, limit, node_limit=self.settings.tree_limit, choice=self.settings.solver)
         self.questions += tree.questions
         if tree.closed:
-            evidence["leaves"] = (*evidence.get("leaves", ()), *tree.leaves)  # type: ignore[misc] # leaves are tuples
+            evidence.append(tree.multipliers)
         return tree.closed
 
     def _ask(self, program: Program, limit: float, end: float | None = None) -> Outcome:
@@ -318,14 +332,18 @@ class _Pipeline:
         if unit in self.verdicts:
             return ElementPhase(*ends, stuck if stuck >= 0 else shown, self.verdicts[unit])
         if stuck >= 0:
-            return ElementPhase(
-                *ends, stuck, Proved(Proof(claim(unit, stuck), "linear", {"range": ends}, self.trusted))
-            )
+            return ElementPhase(*ends, stuck, Proved(_ranged(unit, stuck, "linear", ends, self.trusted)))
         if shown < 0:
             return ElementPhase(*ends, -1, Refuted(self.shown.witness(node.name, place)))
         return ElementPhase(*ends, shown, Unknown(self.obstacle or "time limit"))
 
 
+def _ranged(unit: Unit, piece: int, method: str, ends: tuple[float, float], trusted: tuple[str, ...]) -> Proof:
+    """The proof of a phase from the range of its element."""
+    ranges = LinearBounds(np.array([ends[0]]), np.array([ends[1]]))
+    return Proof(claim(unit, piece), method, (ranges, *map(Trusted, trusted)))
+
+
 def claim(unit: Unit, piece: int) -> str:
     """The claim of a phase proof."""
-    return f"{unit.node}[{unit.index}] stays in piece {piece} on the whole box"
+    return str(Phase(unit.node, unit.index, piece))

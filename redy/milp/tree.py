@@ -16,7 +16,7 @@ import numpy as np
 from redy.milp.certify import certified_bound
 from redy.milp.program import Program
 from redy.milp.solver import Choice, solve
-from redy.model import Array
+from redy.model import Array, Multipliers
 
 INTEGRAL = 1e-6
 """A binary this close to 0 or 1 is not worth branching on."""
@@ -45,6 +45,11 @@ class Tree:
     leaves: tuple[Leaf, ...]
     point: Array | None
     questions: int
+
+    @property
+    def multipliers(self) -> Multipliers:
+        """The leaves as evidence."""
+        return Multipliers(tuple(leaf.fixed for leaf in self.leaves), tuple(leaf.multipliers for leaf in self.leaves))
 
 
 def search(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from typing import NoReturn
 
-from redy.model.box import Array
+import numpy as np
+from numpy.typing import NDArray
+
+from redy.model.box import Array, Box
 
 
 class _NoTruth:
@@ -19,21 +21,88 @@ class _NoTruth:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class LinearBounds:
+    """Sound ranges from which the claim follows.
+
+    Attributes:
+        lower, upper: of the pre-activation of each element of the unit, or of each row asked about, flattened.
+    """
+
+    lower: Array
+    upper: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoxTree:
+    """A subdivision of a box: linear bounds of the condensed form close every leaf.
+
+    Attributes:
+        tree: in pre-order, the input (flattened) at which each sub-box is bisected in the middle, -1 for a leaf, int16.
+        box: the box that the tree subdivides.
+        rows: how many rows or clauses it was searched for.
+    """
+
+    tree: NDArray[np.int16]
+    box: Box
+    rows: int = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PhaseTree:
+    """Bounds from a subdivision by the phases of unstable units.
+
+    Attributes:
+        parts: how many parts were bounded.
+    """
+
+    parts: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Multipliers:
+    """Dual multipliers that close every leaf of a mixed-integer program.
+
+    Attributes:
+        fixed: per leaf the binaries that are fixed in it, as (column, value).
+        values: per leaf its multipliers, one per row of the program.
+    """
+
+    fixed: tuple[tuple[tuple[int, float], ...], ...]
+    values: tuple[Array, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """Something that was believed and not re-derived.
+
+    Attributes:
+        what: in words ("gurobi 13.0.3 dual bound").
+    """
+
+    what: str
+
+
+Evidence = LinearBounds | BoxTree | PhaseTree | Multipliers | Trusted
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Proof:
     """Why a claim holds.
 
     Attributes:
         claim: the claim in words and formula.
         method: what found it ("interval", "linear", "branch", "milp", ...).
-        evidence: what a checker wants (the split tree, dual multipliers, bounds used).
-        trusted: what was believed and not re-derived ("gurobi 13.0.3 dual bound"); empty when redy's own bounded
-            arithmetic shows the claim.
+        evidence: what a checker wants.
     """
 
     claim: str
     method: str
-    evidence: Mapping[str, Any] = field(default_factory=dict)
-    trusted: tuple[str, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+
+    @property
+    def trusted(self) -> tuple[str, ...]:
+        """What was believed; empty when redy's own bounded arithmetic shows the claim."""
+        return tuple(dict.fromkeys(item.what for item in self.evidence if isinstance(item, Trusted)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

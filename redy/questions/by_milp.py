@@ -20,8 +20,8 @@ from redy.milp.encode import Encoding
 from redy.milp.program import Program
 from redy.milp.solver import Choice, solve
 from redy.milp.tree import search
-from redy.model import Array, Network, Proof, Proved, Refuted, Unknown, Verdict
-from redy.questions.query import Query, SameWinner, Within, all_pairs, violation
+from redy.model import Array, Evidence, Network, Proof, Proved, Refuted, SameWinner, Trusted, Unknown, Verdict, Within
+from redy.questions.query import Query, all_pairs, violation
 
 SLACK = 1e-6
 """What a trusted dual bound must leave, relative to the size of what is compared."""
@@ -53,8 +53,7 @@ def ask_milp(query: Query, *, time_limit: float, solver: Choice = "auto", trust:
         Unsupported: a node cannot be encoded.
     """
     deadline = time.monotonic() + time_limit
-    trusted: tuple[str, ...] = ()
-    leaves = 0
+    evidence: list[Evidence] = []
     for question in _questions(query):
         left = deadline - time.monotonic()
         if left <= 0:
@@ -65,14 +64,14 @@ def ask_milp(query: Query, *, time_limit: float, solver: Choice = "auto", trust:
             if violation(query, witness)[0] > 0:
                 return Refuted(witness[0])
         tree = search(question.program, question.most, max(0.0, deadline - time.monotonic()), node_limit=_TREE)
-        leaves += len(tree.leaves)
         if tree.closed:
+            evidence.append(tree.multipliers)
             continue
         empty = outcome.status == "infeasible" and isinstance(query.claim, SameWinner)
         if not (trust and (empty or (outcome.counts and outcome.bound + SLACK * question.size <= question.most))):
             return Unknown("time limit" if outcome.status == "limit" else "no bound that can be re-derived")
-        trusted = (f"{outcome.solver} dual bound, slack {SLACK:g}",)
-    return Proved(Proof(str(query.claim), "milp", {"leaves": leaves}, trusted))
+        evidence.append(Trusted(f"{outcome.solver} dual bound, slack {SLACK:g}"))
+    return Proved(Proof(str(query.claim), "milp", tuple(evidence)))
 
 
 def _questions(query: Query) -> Iterator[_Question]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,14 +12,15 @@ from redy.bounds.linear import linear_bounds
 from redy.condensed.joint import check_ports, nearest
 from redy.condensed.phases import phases
 from redy.errors import Unsupported
-from redy.model import Array, Box, Network, Refuted, Unknown, Verdict
-from redy.questions.by_milp import ask_milp
-from redy.questions.query import Claim, Query, ask, outputs, violation
+from redy.model import Array, Box, Limits, Network, Refuted, Unknown, Verdict
+from redy.model.claims import Comparison
+from redy.questions.ask import ask
+from redy.questions.query import Query, outputs, violation
 from redy.questions.seen import sample_points, seen_at
 from redy.questions.simulate import ascend
+from redy.questions.situation import Engine, Engines, Situation
 
 POINT_MACS = 500_000_000
-BRANCHING_INPUTS = 12
 WORK = 3_000_000_000
 PHASE_WORK = 200_000_000
 """Work for bounds of the original; tighter bounds make the query smaller."""
@@ -61,39 +62,31 @@ def prepare(original: Network, reduced: Network, box: Box, seed: int) -> Prepare
     return Prepared(original, reduced, box, points, max(float(np.abs(outputs(original, points)).max()), 1e-30))
 
 
-def decide(prepared: Prepared, claim: Claim, engine: str, deadline: float) -> Verdict:
+def decide(prepared: Prepared, claim: Comparison, engine: Engine, deadline: float) -> Verdict:
     """The verdict on a claim about two networks.
 
     Args:
         prepared: networks, box, points.
         claim: what is asked.
-        engine: "branch", "milp" (which trusts the solver), or "auto" (branching where inputs are few, then the solver,
-            whose answers count where redy re-derives them).
+        engine: "branch", "milp" (which trusts the solver), or "auto" (see `redy.questions.ask`).
         deadline: `time.monotonic()` at which the search ends.
     """
     original, reduced, box = prepared.original, prepared.reduced, prepared.box
-    query = Query(original, reduced, box, claim)
-    if (point := _refuted(query, prepared.points)) is not None:
+    if (point := _refuted(Query(original, reduced, box, claim), prepared.points)) is not None:
         return Refuted(point)
-    verdict: Verdict = Unknown("nothing was asked")
-    few = int((box.width > 0).sum()) <= BRANCHING_INPUTS
     known = dict(linear_bounds(original, box, leave_unsupported=True).intervals)
+    situation = Situation(original, box, reduced, known, engines=Engines(engine))
     try:
-        if engine == "branch" or (engine == "auto" and few):
-            if few:
-                seen = {n: (a.copy(), b.copy()) for n, (a, b) in seen_at(original, prepared.points).items()}
-                left = max(0.0, (deadline - time.monotonic()) / 3)
-                known = phases(original, box, known=known, seen=seen, budget=PHASE_WORK, time_limit=left).intervals
-            pairs = nearest(original, reduced, prepared.points[-_PAIRING:])
-            verdict = ask(Query(original, reduced, box, claim, known, pairs), budget=WORK, deadline=deadline)
-        if isinstance(verdict, Unknown) and engine != "branch" and deadline > time.monotonic():
-            query = Query(original, reduced, box, claim, known)
-            verdict = ask_milp(query, time_limit=deadline - time.monotonic(), trust=engine == "milp")
+        if engine != "milp" and situation.few_inputs:
+            seen = {n: (a.copy(), b.copy()) for n, (a, b) in seen_at(original, prepared.points).items()}
+            left = max(0.0, (deadline - time.monotonic()) / 3)
+            known = phases(original, box, known=known, seen=seen, budget=PHASE_WORK, time_limit=left).intervals
+        pairs = nearest(original, reduced, prepared.points[-_PAIRING:])
+        return ask(claim, replace(situation, known=known, pairs=pairs), Limits(WORK, deadline))
     except Unsupported as error:
         if engine == "branch":
             raise
         return Unknown(str(error))
-    return verdict
 
 
 def _refuted(query: Query, points: Array) -> Array | None:

@@ -3,11 +3,7 @@
 `Within`: every output of the second network is near that of the first. `SameWinner`: the second network keeps the
 decision. Both are clauses of the branching engine (`redy.condensed.search`) on the joint condensed form
 (`redy.condensed.joint`); time-outs are `Unknown`.
-
-Ties. Outputs closer than `margin` are tied: weights that are rounded to float32 move the border between two decisions
-by about as much, so nothing finer can be kept. For every winner i of the original and every output o that i beats by
-more than the margin, o does not beat i in the reduced network. So wherever the original's winner leads by more than
-the margin, it is a winner of the reduced network; elsewhere the reduced network's winner is one of the tied outputs.
+What holds at ties is said in `redy.model.claims`.
 """
 
 from __future__ import annotations
@@ -16,7 +12,6 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +22,20 @@ from redy.condensed.climb import climb
 from redy.condensed.form import Intervals, condense
 from redy.condensed.joint import Joint, Pairs, join, stack
 from redy.condensed.search import LOWER, UPPER, Clause, Found, Rows, Search
-from redy.errors import InputError
-from redy.model import Array, Box, Network, Proof, Proved, Refuted, Unknown, Verdict
-
-Winner = Literal["max", "min"]
+from redy.model import (
+    Array,
+    Box,
+    BoxTree,
+    Comparison,
+    Network,
+    Proof,
+    Proved,
+    Refuted,
+    SameWinner,
+    Unknown,
+    Verdict,
+    Within,
+)
 
 WORK = 300_000_000
 """Work of the engine for one question (see `redy.condensed.kernels.descent`), a few seconds."""
@@ -38,48 +43,6 @@ TRIED = 3
 """Points near a violation from which local search starts, at most."""
 GLANCE = 10
 """A tenth of the work is tried first: it often shows a point that refutes."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Within:
-    """|y_o - y'_o| <= tolerance_o for every output element o on the whole box.
-
-    Attributes:
-        tolerance: one number per output element, all outputs flattened, one after the other.
-    """
-
-    tolerance: Array
-
-    def __str__(self) -> str:
-        """The claim in words."""
-        return f"every output differs by at most {self.tolerance.max(initial=0.0):.6g}"
-
-
-@dataclass(frozen=True, slots=True)
-class SameWinner:
-    """The decision is kept; see the module's docstring.
-
-    Attributes:
-        winner: whether the largest or the smallest output wins.
-        margin: outputs closer than this are tied; > 0.
-        ahead: by how much i must stay ahead of o in the reduced network; below the margin. What is left of it after the
-            weights are rounded decides whether the written network keeps the decision.
-    """
-
-    winner: Winner
-    margin: float
-    ahead: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not self.margin > self.ahead >= 0:
-            raise InputError(f"margin {self.margin}: must be a positive number")
-
-    def __str__(self) -> str:
-        """The claim in words."""
-        return f"the {self.winner} winner is kept wherever it leads by more than {self.margin:.3g}"
-
-
-Claim = Within | SameWinner
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,7 +61,7 @@ class Query:
     original: Network
     reduced: Network
     box: Box
-    claim: Claim
+    claim: Comparison
     known: Intervals = field(default_factory=dict)
     pairs: Pairs | None = None
 
@@ -111,7 +74,7 @@ def violation(query: Query, points: Array) -> Array:
     return broken(query.claim, outputs(query.original, points), outputs(query.reduced, points))
 
 
-def broken(claim: Claim, y: Array, z: Array) -> Array:
+def broken(claim: Comparison, y: Array, z: Array) -> Array:
     """`violation` for the outputs (m, outputs) of both networks."""
     if isinstance(claim, Within):
         return np.asarray((np.abs(y - z) - claim.tolerance).max(axis=1))
@@ -172,8 +135,8 @@ def _judged(query: Query, found: Found) -> Verdict:
         return Unknown("a point within rounding, or within half the margin, of breaking the claim")
     if found.open:
         return Unknown("budget or time limit")
-    evidence = {"tree": found.tree, "boxes": found.boxes}
-    return Proved(Proof(str(query.claim), "branch", evidence))
+    evidence = BoxTree(found.tree, query.box, len(found.proved))
+    return Proved(Proof(str(query.claim), "branch", (evidence,)))
 
 
 def _shaped(query: Query, points: Iterable[Array]) -> Array:

@@ -20,6 +20,7 @@ from redy.milp.solver import Choice
 from redy.model import Affine, Array, Box, Finding, Network
 from redy.model.digest import network_digest
 from redy.questions.seen import sample_points, seen_at
+from redy.questions.situation import Engine
 from redy.reduction.guarantee import Exceeded, check_points, state
 from redy.reduction.problem import (
     Criterion,
@@ -34,7 +35,7 @@ from redy.reduction.problem import (
 )
 from redy.reduction.refit import refitted, replaced
 from redy.reduction.steps import decided_at_once, forward_criterion, relaxed_criterion, result_criterion
-from redy.redundancy.phase import Engine, PhaseSettings, find_phases
+from redy.redundancy.phase import PhaseSettings, find_phases
 from redy.rewrite import Refusal, Shrunk, is_channel, round_weights, shrink
 
 SEARCH_SHARE = 0.8
@@ -110,7 +111,7 @@ def reduce(  # noqa: PLR0913 - the options of the command, with the same words
         tolerance: for "tolerance".
         relative_to: the tolerance is a share of each output's range over this box, or over the box of inputs ("box").
         winner: for "decision".
-        margin: for "decision": outputs closer than this are tied (see `redy.questions.query`).
+        margin: for "decision": outputs closer than this are tied (see `redy.model.claims`).
         time_limit: seconds for the whole run; what is undecided then stays in the network.
         seed: of every random choice; equal seeds give equal results.
         samples: points drawn from the box.

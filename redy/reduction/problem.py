@@ -10,7 +10,7 @@ from redy.bounds.result import Bounds
 from redy.milp.solver import Choice
 from redy.model import Affine, Array, Box, Finding, Network, Unit
 from redy.questions.seen import Seen
-from redy.redundancy.phase import Engine
+from redy.questions.situation import Engine
 
 Preserve = Literal["outputs", "decision", "tolerance"]
 Winner = Literal["max", "min"]

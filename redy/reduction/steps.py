@@ -10,24 +10,21 @@ import numpy as np
 
 from redy.bounds.linear import linear_bounds
 from redy.errors import InputError
-from redy.model import Array, Box, Finding, Network, Unknown, Verdict
-from redy.questions.by_milp import ask_milp
-from redy.questions.query import Query, SameWinner, outputs
+from redy.model import Array, Box, Finding, Network
+from redy.model.claims import SameWinner
+from redy.questions.query import outputs
 from redy.questions.seen import sample_points
+from redy.questions.situation import Engines
 from redy.reduction.problem import Known, Options, Problem
 from redy.redundancy.forward import find_forward
-from redy.redundancy.relaxed import Asker, Facts, SetAnswer, find_relaxed
+from redy.redundancy.relaxed import Facts, SetAnswer, find_relaxed
 from redy.redundancy.result import find_constant, find_result
 
 MARGIN = 1e-5
 """Outputs closer than this share of the largest output are tied, by default."""
 LEFT = 1e-3
 """The share of a tolerance that is left for rounding the folded weights."""
-BRANCHING_INPUTS = 12
-"""Up to this number of inputs that are not fixed, queries go to the branching engine."""
 REFERENCE_POINTS = 20_000
-SOLVER_SECONDS = {"after branching": 5.0, "published": 30.0}
-"""How long a solver may work on one query."""
 
 
 def forward_criterion(problem: Problem, known: Known) -> None:
@@ -53,7 +50,7 @@ def result_criterion(problem: Problem, known: Known) -> None:
     claim = decision_claim(problem)
     if _take_constant(known, find_constant(facts, claim)):
         return
-    answer = find_result(facts, claim, _asker(problem, facts))
+    answer = find_result(facts, claim)
     _take(known, "result", answer, constant=False)
     if answer.findings:
         known.claims.append(
@@ -76,7 +73,7 @@ def relaxed_criterion(problem: Problem, known: Known) -> None:
     """Relaxed redundancy within the tolerance (`redy.redundancy.relaxed`)."""
     facts = _facts(problem, known, "relaxed")
     allowed = tolerances(problem)
-    answer = find_relaxed(facts, (1 - LEFT) * allowed, _asker(problem, facts))
+    answer = find_relaxed(facts, (1 - LEFT) * allowed)
     _take(known, "relaxed", answer, tolerance=allowed.tolist())
     if answer.findings:
         known.claims.append(
@@ -138,26 +135,8 @@ def _facts(problem: Problem, known: Known, name: str) -> Facts:
         tuple(known.findings),
         problem.points,
         deadline=min(limits) if limits else None,
+        engines=Engines(problem.options.engine, problem.options.solver, problem.options.trust),
     )
-
-
-def _asker(problem: Problem, facts: Facts) -> Asker | None:
-    """Who answers queries: the engine first, then the solver where inputs are many; the solver alone if asked for."""
-    options = problem.options
-    published = options.engine == "milp"
-    many = int((problem.box.width > 0).sum()) > BRANCHING_INPUTS
-    if not published and not (options.engine == "auto" and many):
-        return None
-
-    def asked(query: Query) -> Verdict:
-        verdict: Verdict = Unknown("nothing was asked") if published else facts.ask(query)
-        left = math.inf if facts.deadline is None else max(0.0, facts.deadline - time.monotonic())
-        if not isinstance(verdict, Unknown) or left == 0:
-            return verdict
-        limit = SOLVER_SECONDS["published" if published else "after branching"]
-        return ask_milp(query, time_limit=min(left, limit), solver=options.solver, trust=options.trust or published)
-
-    return asked
 
 
 def _take(known: Known, name: str, answer: SetAnswer, **facts: object) -> None:

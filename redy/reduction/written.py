@@ -15,8 +15,9 @@ from redy.condensed.search import Rows
 from redy.errors import Unsupported
 from redy.model import Array, Network, Proved
 from redy.questions.query import Query, ask, outputs
+from redy.questions.situation import few_inputs
 from redy.reduction.problem import Known, Problem
-from redy.reduction.steps import BRANCHING_INPUTS, decision_claim, tolerances
+from redy.reduction.steps import decision_claim, tolerances
 from redy.rewrite import Shrunk
 
 FEW_BOXES = 64
@@ -58,7 +59,7 @@ def tight_error(problem: Problem, known: Known, small: Network, shrunk: Shrunk) 
     None where nothing was changed, where a large network has many inputs and no relaxed units, and where a node can
     neither be condensed nor left out; looser where the budget or the time ends first.
     """
-    kinds, few = {finding.kind for finding in known.findings}, few_inputs(problem)
+    kinds, few = {finding.kind for finding in known.findings}, few_inputs(problem.box)
     if small is problem.network or not (few or "relaxed" in kinds or problem.network.macs <= MACS):
         return None
     likely, limits = None, (BOXES, ROUNDING_WORK) if few else (0, 0)
@@ -88,7 +89,7 @@ def keeps_decision(problem: Problem, known: Known, small: Network, shrunk: Shrun
     claim = decision_claim(problem)
     if not small.units and all(not node.sources for node in small.nodes if node.name == small.outputs[0].name):
         return _constant_wins(problem, small, claim.winner)
-    if few_inputs(problem):
+    if few_inputs(problem.box):
         intervals = known.bounds.intervals if known.bounds is not None else {}
         pairs = _pairs(problem.network, shrunk)
         query = Query(problem.network, small, problem.box, replace(claim, ahead=0.0), intervals, pairs)
@@ -96,11 +97,6 @@ def keeps_decision(problem: Problem, known: Known, small: Network, shrunk: Shrun
     pairs = _pairs(shrunk.lined, shrunk)
     found = _compare(problem, known, shrunk.lined, small, pairs, enough=claim.ahead / 2, limits=(FEW_BOXES, 0))
     return found is not None and bool(2 * found.bound.max(initial=0.0) <= claim.ahead)
-
-
-def few_inputs(problem: Problem) -> bool:
-    """Whether cutting the box of inputs is a way to answer questions about it."""
-    return int((problem.box.width > 0).sum()) <= BRANCHING_INPUTS
 
 
 def _constant_wins(problem: Problem, small: Network, winner: str) -> bool:
@@ -134,7 +130,9 @@ def _compare(
     if not (np.isfinite(rows.e).all() and np.isfinite(rows.base).all()):
         facts.notes.append("error bound: values on the box are too large to tighten it; the analytic bound is stated")
         return None
-    points = (problem.points if few_inputs(problem) else problem.points[-START_POINTS:]).reshape(-1, problem.box.size)
+    points = (problem.points if few_inputs(problem.box) else problem.points[-START_POINTS:]).reshape(
+        -1, problem.box.size
+    )
     boxes, work = limits
     if not boxes:
         bound = np.maximum(*map(np.abs, bounded(joint.condensed, joint.apart)))

@@ -21,7 +21,7 @@ import numpy as np
 from redy.condensed.form import Form, Walk, condense
 from redy.condensed.joint import stack
 from redy.condensed.search import LOWER, UPPER, Clause, Rows, Search
-from redy.model import Activate, Finding, Line, Proof, Proved, Unit
+from redy.model import Activate, BoxTree, Finding, Line, Proof, Proved, Unit
 from redy.questions.simulate import effects
 from redy.redundancy.lines import line_error, unit_function
 from redy.redundancy.relaxed import Facts, SetAnswer
@@ -135,7 +135,7 @@ def _proved(facts: Facts, walk: Walk, unit: Unit, piece: int, reads: list[int]) 
     if len(found.proved) < len(clauses):
         return None
     claim = f"{unit.node}[{unit.index}] lies in piece {piece}, or nothing that reads it is active"
-    return Proof(claim, "branch", {"tree": found.tree, "boxes": found.boxes})
+    return Proof(claim, "branch", (BoxTree(found.tree, facts.box, len(clauses)),))
 
 
 def _with_line(walk: Walk, row: int, column: int, piece: int) -> Form:

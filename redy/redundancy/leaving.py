@@ -25,8 +25,9 @@ import numpy as np
 from redy.condensed.form import Condensed, condense
 from redy.condensed.joint import join, stack
 from redy.condensed.search import LOWER, UPPER, Clause, Rows, Search
-from redy.model import Activate, Array, Line, Proof, Unit
-from redy.questions.query import Query, SameWinner, all_pairs, decision_rows, violation
+from redy.model import Activate, Array, BoxTree, Line, Proof, Unit
+from redy.model.claims import SameWinner
+from redy.questions.query import Query, all_pairs, decision_rows, violation
 from redy.redundancy.lines import unit_function
 from redy.redundancy.relaxed import Facts, SetAnswer, finding_of, with_lines
 
@@ -94,8 +95,8 @@ def ask_leaving(
             refuted[owners[c]] = point[0]
         else:
             open_[owners[c]] += 1
-    evidence = {"tree": found.tree, "boxes": found.boxes}
-    proof = None if open_ or refuted else Proof(str(query.claim), "branch", evidence)
+    evidence = BoxTree(found.tree, query.box, len(clauses))
+    proof = None if open_ or refuted else Proof(str(query.claim), "branch", (evidence,))
     return Left(open_, refuted, proof, found.work)
 
 

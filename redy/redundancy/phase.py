@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,14 +25,27 @@ from redy.milp import gurobi
 from redy.milp import phase as milp
 from redy.milp.outcome import SolverUnavailable
 from redy.milp.solver import Choice
-from redy.model import Activate, Array, Box, Finding, Line, Network, PiecewiseLinear, Proof, Proved, Unit
+from redy.model import (
+    Activate,
+    Array,
+    Box,
+    BoxTree,
+    Evidence,
+    Finding,
+    Line,
+    LinearBounds,
+    Network,
+    PhaseTree,
+    PiecewiseLinear,
+    Proof,
+    Proved,
+    Trusted,
+    Unit,
+)
 from redy.questions.seen import Seen, seen_at
+from redy.questions.situation import Engine, few_inputs
 from redy.redundancy.lines import exact_intercept
 
-Engine = Literal["auto", "linear", "branch", "milp"]
-
-BRANCHING_INPUTS = 12
-"""Branching cuts the input box up to this number of inputs that are not fixed, and unstable ReLUs above it."""
 ACTIVATION_SECONDS = 30.0
 """What branching on ReLUs takes at most; where time is limited, half of what is left."""
 SOLVER_SECONDS = {"after branching": 1.0, "alone": 30.0}
@@ -102,7 +114,7 @@ def find_phases(network: Network, box: Box, seen: Seen, points: Array, settings:
     search = _Search(network, seen, settings)
     search.linear(box)
     if settings.engine in ("auto", "branch") and search.open_units():
-        if int((box.width > 0).sum()) <= BRANCHING_INPUTS:
+        if few_inputs(box):
             search.branch(box)
         else:
             search.branch_on_activations(box, points)
@@ -150,7 +162,8 @@ class _Search:
             if name in self.seen:
                 before = self.seen[name]
                 self.seen[name] = np.minimum(before[0], low), np.maximum(before[1], high)
-        proved = self._record(self.bounds, "branch", {"passes": found.passes})
+        trees = tuple(BoxTree(step.tree, box, len(step.proved)) for step in found.passes)
+        proved = self._record(self.bounds, "branch", trees)
         if not found.complete:
             self.notes.append("branching ended at its budget or time limit")
         self._note("branch", begin, proved, boxes=found.boxes)
@@ -163,7 +176,12 @@ class _Search:
         found = activation_branching.branch(self.network, box, self.bounds, points, budget)
         self.bounds = found.bounds
         self._see(found.witnesses)
-        self._note("activation branching", begin, self._record(self.bounds, "split"), parts=found.parts)
+        self._note(
+            "activation branching",
+            begin,
+            self._record(self.bounds, "split", (PhaseTree(found.parts),)),
+            parts=found.parts,
+        )
 
     def solve(self, box: Box, points: Array) -> None:
         """Linear and mixed-integer programs per unit."""
@@ -205,7 +223,7 @@ class _Search:
                 before = self.seen.get(name, (low, high))
                 self.seen[name] = np.minimum(before[0], low), np.maximum(before[1], high)
 
-    def _record(self, bounds: Bounds, method: str, evidence: Mapping[str, Any] | None = None) -> int:
+    def _record(self, bounds: Bounds, method: str, evidence: tuple[Evidence, ...] = ()) -> int:
         """A proof for every element that the bounds show stuck and that had none; their number."""
         count = 0
         for name, pieces in bounds.pieces(self.network).items():
@@ -215,8 +233,11 @@ class _Search:
             for index in np.flatnonzero(flat >= 0):
                 if int(index) not in known:
                     claim = milp.claim(Unit(name, int(index)), int(flat[index]))
-                    facts = {**(evidence or {}), "range": (float(lower[index]), float(upper[index]))}
-                    known[int(index)] = int(flat[index]), Proof(claim, method, facts, bounds.trusted)
+                    ends = LinearBounds(lower[[index]], upper[[index]])
+                    known[int(index)] = (
+                        int(flat[index]),
+                        Proof(claim, method, (*evidence, ends, *map(Trusted, bounds.trusted))),
+                    )
                     count += 1
         return count
 
@@ -314,12 +335,12 @@ def _finding(
     intercept = float(exact)
     apart = abs(Fraction(intercept) - exact)
     error = 0.0 if apart == 0 else math.nextafter(float(apart), math.inf)
-    trusted = tuple(dict.fromkeys(name for proof in proofs for name in proof.trusted))
-    proof = proofs[0] if len(proofs) == 1 else _channel_proof(unit, piece, proofs, trusted)
+    proof = proofs[0] if len(proofs) == 1 else _channel_proof(unit, piece, proofs)
     return Finding(unit, "phase", Line(float(slopes[piece]), intercept), error, Proved(proof))
 
 
-def _channel_proof(unit: Unit, piece: int, proofs: list[Proof], trusted: tuple[str, ...]) -> Proof:
+def _channel_proof(unit: Unit, piece: int, proofs: list[Proof]) -> Proof:
     methods = "+".join(dict.fromkeys(proof.method for proof in proofs))
-    ranges = [proof.evidence.get("range") for proof in proofs]
-    return Proof(f"{milp.claim(unit, piece)}, at every position", methods, {"ranges": ranges}, trusted)
+    # The elements share the trees of their searches.
+    evidence = tuple({id(item): item for proof in proofs for item in proof.evidence}.values())
+    return Proof(f"{milp.claim(unit, piece)}, at every position", methods, evidence)

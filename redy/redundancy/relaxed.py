@@ -11,6 +11,7 @@ the error stated with a finding is its largest distance from the activation on t
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from redy.model import (
     Array,
     Box,
     Finding,
+    Limits,
     Line,
     Network,
     PiecewiseLinear,
@@ -36,8 +38,11 @@ from redy.model import (
     Unit,
     Verdict,
 )
-from redy.questions.query import Claim, Query, Within, ask, outputs, violation
+from redy.model.claims import Comparison, Within
+from redy.questions.ask import ask
+from redy.questions.query import Query, outputs, violation
 from redy.questions.simulate import ascend, effects, guess
+from redy.questions.situation import Engines, Situation
 from redy.redundancy.lines import line_error, spare_line, unit_function
 from redy.rewrite import Refusal, apply_findings
 from redy.rewrite.dense import is_vector
@@ -93,6 +98,7 @@ class Facts:
         budget: work of the engine for one query.
         deadline: `time.monotonic()` at which the search ends, or None.
         starts: points from which local search tries to refute a guess before a query is asked, at least 1.
+        engines: who may answer queries.
     """
 
     network: Network
@@ -103,6 +109,7 @@ class Facts:
     budget: int = WORK
     deadline: float | None = None
     starts: int = STARTS
+    engines: Engines = field(default_factory=Engines)
 
     def expired(self) -> bool:
         """Whether the time is up."""
@@ -121,8 +128,13 @@ class Facts:
         return units
 
     def ask(self, query: Query) -> Verdict:
-        """The branching engine's answer within the limits."""
-        return ask(query, budget=self.budget, deadline=self.deadline)
+        """The answer to a query within the limits."""
+        limits = Limits(self.budget, math.inf if self.deadline is None else self.deadline)
+        return ask(query.claim, self.situation(query), limits)
+
+    def situation(self, query: Query) -> Situation:
+        """Where a query starts from."""
+        return Situation(query.original, query.box, query.reduced, query.known, pairs=query.pairs, engines=self.engines)
 
 
 def find_relaxed(
@@ -133,7 +145,7 @@ def find_relaxed(
     Args:
         facts: network, box, bounds, earlier findings, limits.
         tolerance: one positive number per output element, flattened.
-        asker: answers queries; the branching engine by default.
+        asker: answers queries; `Facts.ask` by default.
         line: the line for a unit's function on a range.
     """
     units = facts.open_units()
@@ -203,7 +215,7 @@ def finding_of(facts: Facts, kind: str, unit: Unit, line: Line, proof: Proof) ->
 class SetSearch:
     """The counterexample loop, for any claim about the network with a set of lines in place."""
 
-    def __init__(self, facts: Facts, claim: Claim, kind: str, asker: Asker) -> None:
+    def __init__(self, facts: Facts, claim: Comparison, kind: str, asker: Asker) -> None:
         self.facts, self.claim, self.kind, self.asker = facts, claim, kind, asker
         self.points = facts.points[-POINTS:] if len(facts.points) > POINTS else facts.points
 

@@ -16,7 +16,9 @@ import math
 import numpy as np
 
 from redy.model import Activate, Array, Finding, Line, Proof, Proved, Unit
-from redy.questions.query import Query, SameWinner, constant_winner, outputs
+from redy.model.claims import SameWinner
+from redy.questions.ask import asks_solver
+from redy.questions.query import Query, constant_winner, outputs
 from redy.questions.simulate import borders, effects
 from redy.redundancy.leaving import LeavingSearch, never_winning
 from redy.redundancy.lines import exact_intercept, line_error, unit_function
@@ -78,7 +80,7 @@ def find_result(facts: Facts, claim: SameWinner, asker: Asker | None = None) -> 
     Args:
         facts: network, box, bounds, earlier findings, limits.
         claim: which decision, and what counts as a tie.
-        asker: answers queries; the branching engine by default.
+        asker: answers queries; `Facts.ask` by default.
     """
     sign = 1.0 if claim.winner == "max" else -1.0
     points, winners = facts.points, (sign * outputs(facts.network, facts.points)).argmax(axis=1)
@@ -91,10 +93,11 @@ def find_result(facts: Facts, claim: SameWinner, asker: Asker | None = None) -> 
     if not len(border):
         return SetAnswer(note="no border between decisions was met")
     pieces = _pieces_at(facts, border)
-    if asker is None and all(finding.kind == "phase" and not finding.error for finding in facts.findings):
+    query = Query(facts.network, facts.network, facts.box, claim, facts.intervals)
+    exact = all(finding.kind == "phase" and not finding.error for finding in facts.findings)
+    if asker is None and exact and not asks_solver(facts.situation(query)):
         met = set(winners.tolist())
         suspects = [o for o in range(sum(math.prod(port.shape) for port in facts.network.outputs)) if o not in met]
-        query = Query(facts.network, facts.network, facts.box, claim, facts.intervals)
         never = never_winning(query, suspects, budget=facts.budget // NEVER, deadline=facts.deadline)
         return LeavingSearch(facts, claim, pieces, never).run()
     lines = {unit: line for unit, (_, line) in pieces.items()}

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from redy.bounds.linear import linear_bounds
 from redy.model import Array, Box, Network
-from redy.questions.query import SameWinner, constant_winner
+from redy.model.claims import SameWinner
+from redy.questions.query import constant_winner
 from redy.slicing.cost import SharedCost
 from redy.slicing.cuts import Nodes, TreeCut, tree_of
 from redy.slicing.masks import KEPT, codes_of

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from redy.errors import CheckFailed, InputError
 from redy.formats.onnx_read import read_network
 from redy.model import Finding, Network
-from redy.questions.query import SameWinner
+from redy.model.claims import SameWinner
 from redy.rewrite import Refusal, fuse, round_weights, shrink
 from redy.slicing.archive import pack_programs, unpack_program
 from redy.slicing.cuts import Cut, Index

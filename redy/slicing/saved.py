@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from redy.errors import InputError
 from redy.model import Box
+from redy.model.claims import SameWinner
 from redy.model.digest import network_digest
-from redy.questions.query import SameWinner
 from redy.slicing.archive import read_archive, write_archive
 from redy.slicing.cuts import read_cut
 from redy.slicing.family import Family

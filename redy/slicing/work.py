@@ -18,17 +18,16 @@ from redy.condensed.form import Intervals
 from redy.condensed.phases import phases
 from redy.errors import InputError
 from redy.model import Activate, Affine, Array, Box, Network
+from redy.model.claims import SameWinner, Winner
 from redy.model.digest import network_digest
-from redy.questions.query import SameWinner, Winner, constant_winner, outputs
+from redy.questions.query import constant_winner, outputs
 from redy.questions.seen import sample_points, seen_at
+from redy.questions.situation import few_inputs
 from redy.reduction.steps import MARGIN, output_range
 from redy.rewrite.dense import flat_function
 from redy.slicing.cuts import Cut
 from redy.slicing.lines import find_lines, read_lines
 from redy.slicing.masks import KEPT, Codes, codes_of, pack
-
-BRANCHING_INPUTS = 12
-"""Branching on the input box pays up to this number of inputs; above it only linear bounds are asked."""
 
 
 def decision_of(network: Network, box: Box, winner: Winner, margin: float | None) -> SameWinner:
@@ -155,7 +154,7 @@ class SliceWork:
         deadline = None if options.time_limit is None else time.monotonic() + options.time_limit
         points = sample_points(box, options.samples, options.corners, options.seed)
         seen = seen_at(self.network, points)
-        if int((box.width > 0).sum()) <= BRANCHING_INPUTS:
+        if few_inputs(box):
             found = phases(self.network, box, seen=seen, budget=options.budget, time_limit=options.time_limit)
             intervals, boxes, complete, undecided = found.intervals, found.boxes, found.complete, len(found.undecided)
         else:
@@ -187,7 +186,7 @@ class SliceWork:
         values = (1.0 if claim.winner == "max" else -1.0) * outputs(self.network, points)
         if len(values) and (values.argmax(axis=1) != values[0].argmax()).any():
             return -1
-        few = int((box.width > 0).sum()) <= BRANCHING_INPUTS
+        few = few_inputs(box)
         budget = self.options.budget // 4 if few else 0
         best = constant_winner(self.network, box, claim, known, budget=budget, deadline=deadline)
         return -1 if best is None else best

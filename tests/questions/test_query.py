@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from redy.errors import InputError
 from redy.model import Finding, Line, Proof, Proved, Refuted, Unit, Unknown
+from redy.model.claims import SameWinner, Within
 from redy.model.functions import leaky_relu, relu
 from redy.questions.by_milp import ask_milp
-from redy.questions.query import Query, SameWinner, Within, ask, broken, violation
+from redy.questions.query import Query, ask, broken, violation
 from redy.rewrite import apply_findings
 
 SIZES = (2, 4, 3, 3)

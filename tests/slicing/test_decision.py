@@ -15,7 +15,7 @@ from test_family import BOX, TREE, expected, points, small_model
 from redy.cli.main import run
 from redy.errors import InputError
 from redy.formats.onnx_read import read_network
-from redy.questions.query import SameWinner
+from redy.model.claims import SameWinner
 from redy.slicing.adaptive import adaptive_cut
 from redy.slicing.cuts import Cut, GridCut
 from redy.slicing.export_c import c_source
