@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from redy.cli.paths import Named, guard, model_files, store_files
 from redy.cli.workers import check_exports, executor, export, worker_options
 from redy.errors import InputError, RedyError
 
@@ -119,7 +120,7 @@ def batch_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         raise InputError(f"{folder}: cannot be made a folder ({error.strerror}); choose another with -o") from error
     if (jobs_file is None) == (models is None) or (models is None) != (bounds is None):
         raise InputError("give either a file of jobs, or --models and --bounds")
-    check_exports(csv_path, parquet)
+    check_exports(parquet)
     options = {"preserve": preserve, "tolerance": tolerance, "time_limit": time_limit}
     given = {name: value for name, value in options.items() if value is not None}
     if jobs_file is not None:
@@ -131,6 +132,12 @@ def batch_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     else:
         listed = glob_jobs(models or "", bounds or "", folder, given)
     path = folder / "results.sqlite" if store is None else store
+    sources: list[Named] = [("the file of jobs", jobs_file)]
+    for model in dict.fromkeys(job.model for job in listed):
+        sources += model_files("the model of a job", Path(model))
+    sources += [("the source of a job's bounds", job.bounds) for job in listed]
+    outputs: list[Named] = [(f"the network of job {number}", job.output) for number, job in enumerate(listed, start=1)]
+    guard(sources, [*outputs, *store_files(path), ("the CSV file", csv_path), ("the Parquet file", parquet)])
     with Store(path, COLUMNS, digests(listed), resume=resume) as results:
         open_jobs = sorted(set(range(1, len(listed) + 1)) - results.keys())
         done = len(listed) - len(open_jobs)

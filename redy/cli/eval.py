@@ -7,6 +7,7 @@ from typing import Literal
 
 import click
 
+from redy.cli.paths import guard
 from redy.errors import InputError
 
 
@@ -34,6 +35,7 @@ def eval_command(
     from redy.formats.files import write_atomically
     from redy.slicing.family import Family
 
+    guard([("the family", family), ("the points", points)], [("the outputs", output)])
     opened = Family.open(family)
     try:
         x = np.load(points, allow_pickle=False)

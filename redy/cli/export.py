@@ -7,6 +7,7 @@ from typing import Literal
 
 import click
 
+from redy.cli.paths import guard
 from redy.errors import InputError
 
 
@@ -25,6 +26,7 @@ def export_command(family: Path, output: Path, index: int | None, form: Literal[
     from redy.slicing.export_onnx import family_model, slice_model
     from redy.slicing.family import Family
 
+    guard([("the family", family)], [("the export", output)])
     opened = Family.open(family)
     if output.suffix == ".c" and index is None:
         write_text(output, c_source(opened, form))

@@ -12,6 +12,8 @@ from redy.cli import interrupts
 from redy.errors import RedyError
 from redy.version import __version__
 
+FAULT = 70
+"""The exit code of a fault of redy (EX_SOFTWARE of sysexits.h): never that of an answer."""
 SUMMARIES = {
     "reduce": "Prove which neurons are not needed on a box of inputs and write the smaller network.",
     "simplify": "Remove the channels of a pruned network that are constant or unused, exactly.",
@@ -57,8 +59,8 @@ def redy(debug: bool) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave the process with its exit code.
 
-    0 done; 1 an internal check failed, nothing was written; 2 bad input or usage; 130 interrupted. A command may end
-    with another code that its documentation names.
+    0 done; 1 an internal check failed, nothing was written; 2 bad input or usage; 70 a fault of redy; 130 interrupted.
+    A command may end with another code that its documentation names.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     interrupts.install()
@@ -85,7 +87,7 @@ def run(arguments: list[str]) -> int:
         if "--debug" in arguments:
             traceback.print_exc()
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        return _fail(f"{text} (a fault of redy; `redy --debug ...` shows where)", 1)
+        return _fail(f"{text} (a fault of redy; `redy --debug ...` shows where)", FAULT)
     # click hands back the code of `ctx.exit(code)`, or else whatever the command returned.
     return outcome if isinstance(outcome, int) else 0
 

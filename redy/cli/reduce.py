@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 import click
 
+from redy.cli.paths import guard, model_files
 from redy.cli.running import Task, run_tasks
 from redy.errors import InputError
 
@@ -73,7 +73,12 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         raise InputError(f"--time-limit {time_limit}: must be a positive number of seconds")
     boxes = read_boxes(bounds, read_network(model).input.shape)
     targets = _targets(model, output, len(boxes))
-    _check_places(targets, report_path, [model, Path(bounds)])
+    sources = [
+        *model_files("the model", model),
+        ("the source of the bounds", bounds),
+        ("the reference box", relative_to),
+    ]
+    guard(sources, [*(("the network", target) for target in targets), ("the report", report_path)])
     options: dict[str, Any] = {
         "preserve": preserve,
         "tolerance": tolerance,
@@ -121,31 +126,6 @@ def _targets(model: Path, output: Path | None, count: int) -> list[Path]:
     if count == 1:
         return [first]
     return [first.with_name(f"{first.stem}-{k}{first.suffix}") for k in range(1, count + 1)]
-
-
-def _check_places(targets: list[Path], report: Path | None, sources: list[Path]) -> None:
-    """Before any work, not after it: every file can be written, and none is a source or written twice."""
-    for path in [*targets, *([] if report is None else [report])]:
-        if path.is_dir() or not path.parent.is_dir():
-            what = "is a folder" if path.is_dir() else f"the folder {path.parent} does not exist"
-            raise InputError(f"{path}: {what}; name a file in an existing folder")
-        if path.exists() and not path.is_file():
-            raise InputError(f"{path}: is no regular file; name a file in an existing folder")
-        if not os.access(path.parent, os.W_OK):
-            raise InputError(f"{path}: cannot write into the folder {path.parent}; choose a writable folder")
-        for source, what in zip(sources, ("the model", "the source of the bounds"), strict=True):
-            if _same(path, source):
-                raise InputError(f"{path}: is {what} itself; choose another file")
-    if report is not None and any(_same(report, target) for target in targets):
-        raise InputError(f"{report}: is named for both the report and the network; choose another file")
-
-
-def _same(one: Path, other: Path) -> bool:
-    """True if both name the same file, whether it is there or not yet."""
-    try:
-        return one.resolve() == other.resolve() or one.samefile(other)
-    except OSError:  # not there, or no path at all, such as an inline box
-        return False
 
 
 def _print_table(document: dict[str, Any]) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from redy.cli.paths import guard, model_files
+
 if TYPE_CHECKING:
     import onnx
 
@@ -56,6 +58,9 @@ def simplify_command(
     from redy.simplify.check import latency_ratio
     from redy.simplify.files import load, save
 
+    target = report if report is not None and str(report) != "-" else None
+    outputs = [("the network", output), ("the network's external data", output.with_name(f"{output.name}.data"))]
+    guard(model_files("the model", model), [*outputs, ("the report", target)])
     original = load(model)
     if not quiet:
         click.echo(f"simplifying {model}", err=True)
@@ -63,8 +68,8 @@ def simplify_command(
     ratio = 1.0 if result.model is original else latency_ratio(original, result.model, seed)
     facts = as_dict(original, result, ratio)
     save(result.model, output)
-    if report is not None and str(report) != "-":
-        write_text(report, json.dumps(facts, indent=2) + "\n")
+    if target is not None:
+        write_text(target, json.dumps(facts, indent=2) + "\n")
     if as_json:
         click.echo(json.dumps(facts, indent=2))
     elif not quiet:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from redy.cli.paths import guard, model_files, store_files
 from redy.cli.workers import check_exports, executor, export, worker_options
 from redy.errors import InputError
 
@@ -95,12 +96,13 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
 
     _check(splits, adaptive, budget, time_limit, layer, units)
     _check_kept(preserve, tolerance, relative_to, form, store_folded)
-    check_exports(csv_path, parquet)
+    target = model.with_suffix(".redy") if output is None else output
+    path = target.with_name(target.name + ".sqlite") if store is None else store
+    check_exports(parquet)
+    outputs = [("the family", target), *store_files(path), ("the CSV file", csv_path), ("the Parquet file", parquet)]
+    guard([*model_files("the model", model), ("the source of the bounds", bounds)], outputs)
     network = read_network(model)
     box = read_box(bounds, network.input.shape)
-    target = model.with_suffix(".redy") if output is None else output
-    if target.is_dir() or not target.parent.is_dir():
-        raise InputError(f"{target}: cannot be written; name a file in an existing folder")
     # Of the model's own outputs on its own box, also where a hidden layer is cut.
     decision = decision_of(network, box, winner, margin) if preserve == "decision" else None
     allowed = None if tolerance is None else tolerance_of(network, box, tolerance, relative_to, seed)
@@ -117,7 +119,6 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         cut = GridCut.of(box, parts(splits or "", box.size))
     options = SliceOptions(work, samples, seed=seed, time_limit=time_limit, decision=decision, tolerance=allowed)
     task = SliceWork(network, cut, options)
-    path = target.with_name(target.name + ".sqlite") if store is None else store
     with Store(path, COLUMNS, task.digests, resume=resume) as results:
         show = None if quiet else Reporter()
         records = run_slices(task, executor(jobs, scheduler), results, jobs=jobs, progress=show)

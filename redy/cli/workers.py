@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from redy.errors import InputError
-
 if TYPE_CHECKING:
     from redy.runs.executor import Executor
     from redy.runs.store import Store
@@ -40,17 +38,14 @@ def executor(jobs: int, scheduler: str | None) -> Executor:
     return Here() if jobs == 1 else Processes(jobs)
 
 
-def check_exports(csv_path: Path | None, parquet: Path | None) -> None:
-    """Find out before the work whether its results can be written.
+def check_exports(parquet: Path | None) -> None:
+    """Find out before the work whether Parquet can be written.
 
     Raises:
-        InputError: a folder or pyarrow is missing.
+        InputError: pyarrow is missing.
     """
     from redy.runs.store import require_parquet
 
-    for path in (csv_path, parquet):
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise InputError(f"{path}: cannot be written; name a file in an existing folder")
     if parquet is not None:
         require_parquet()
 

@@ -33,8 +33,8 @@ def group_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         (KeyboardInterrupt(), 130, "error: interrupted"),
         (click.Abort(), 130, "error: interrupted"),
         (click.BadParameter("no such mode"), 2, "error: Invalid value: no such mode"),
-        (ZeroDivisionError("division by zero"), 1, "error: ZeroDivisionError: division by zero (a fault of redy"),
-        (ValueError("two\nlines"), 1, "error: ValueError: two lines"),
+        (ZeroDivisionError("division by zero"), 70, "error: ZeroDivisionError: division by zero (a fault of redy"),
+        (ValueError("two\nlines"), 70, "error: ValueError: two lines"),
     ],
 )
 def test_every_error_is_one_line_and_an_exit_code(monkeypatch, capsys, error, code, line):
@@ -50,7 +50,7 @@ def test_every_error_is_one_line_and_an_exit_code(monkeypatch, capsys, error, co
 
 def test_debug_shows_the_traceback_of_an_unexpected_error(monkeypatch, capsys):
     group_with(monkeypatch, ZeroDivisionError("division by zero"))
-    assert cli.run(["--debug", "failing"]) == 1
+    assert cli.run(["--debug", "failing"]) == 70
     assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 
