@@ -6,6 +6,7 @@ from pathlib import Path
 
 from redy.errors import InputError
 from redy.formats.boxes_json import boxes_from_json, boxes_from_json_lines
+from redy.formats.files import read_text
 from redy.formats.vnnlib import boxes_from_vnnlib
 from redy.model.box import Box
 
@@ -14,8 +15,9 @@ def read_boxes(source: str | Path, input_shape: tuple[int, ...]) -> list[Box]:
     """Every box that `source` holds, in its order; at least one.
 
     Args:
-        source: the path of a JSON, JSON-lines (`.jsonl`) or VNN-LIB (`.vnnlib`) file, or JSON text itself, which starts
-            with `[` or `{`: `[-1, 1]` means every input in [-1, 1]. docs/boxes.md describes the forms.
+        source: the path of a JSON, JSON-lines (`.jsonl`) or VNN-LIB (`.vnnlib`) file, also compressed (`.gz`), or
+            JSON text itself, which starts with `[` or `{`: `[-1, 1]` means every input in [-1, 1]. docs/boxes.md
+            describes the forms.
         input_shape: the shape of one input sample, without the batch axis.
 
     Raises:
@@ -24,10 +26,11 @@ def read_boxes(source: str | Path, input_shape: tuple[int, ...]) -> list[Box]:
     if isinstance(source, str) and source.lstrip().startswith(("[", "{")):
         return boxes_from_json(source, "inline box", input_shape)
     path = Path(source)
-    text = _text(path)
-    if path.suffix == ".vnnlib":
+    text = read_text(path, "a box", "give the path of a box file, or JSON such as [-1,1]")
+    kind = path.with_suffix("").suffix.lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
+    if kind == ".vnnlib":
         return boxes_from_vnnlib(text, str(path), input_shape)
-    if path.suffix == ".jsonl":
+    if kind == ".jsonl":
         return boxes_from_json_lines(text, str(path), input_shape)
     return boxes_from_json(text, str(path), input_shape)
 
@@ -44,18 +47,3 @@ def read_box(source: str | Path, input_shape: tuple[int, ...]) -> Box:
             f"{source}: holds {len(boxes)} boxes where one is needed; give one of them in a file of its own"
         )
     return boxes[0]
-
-
-def _text(path: Path) -> str:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(
-            f"{path}: cannot be read ({reason}); give the path of a box file, or JSON such as [-1,1]"
-        ) from error
-    if not text.strip():
-        raise InputError(f"{path}: is empty; it must hold a box")
-    return text

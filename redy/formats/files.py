@@ -1,14 +1,61 @@
-"""Writing files so that a reader never sees half of one."""
+"""Reading text files, also compressed ones, and writing files so that a reader never sees half of one."""
 
 from __future__ import annotations
 
 import contextlib
+import gzip
 import os
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 from redy.errors import InputError
+
+_GZIP = b"\x1f\x8b"
+
+
+def read_bytes(path: Path, instead: str) -> bytes:
+    """The bytes of a file, decompressed if it starts as gzip does.
+
+    Args:
+        path: the file.
+        instead: what to do where it cannot be read, for the error.
+
+    Raises:
+        InputError: it cannot be read, or its compressed data is damaged.
+    """
+    try:
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{path}: cannot be read ({reason}); {instead}") from error
+    if not data.startswith(_GZIP):
+        return data
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: is compressed but damaged or cut short ({error}); get it again") from error
+
+
+def read_text(path: Path, content: str, instead: str) -> str:
+    """The UTF-8 text of a file, also one compressed by gzip.
+
+    Args:
+        path: the file.
+        content: what it must hold, such as "a box", and
+        instead: what to do where it cannot be read, for the error.
+
+    Raises:
+        InputError: it cannot be read, is not UTF-8, or is empty.
+    """
+    try:
+        text = read_bytes(path, instead).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    if not text.strip():
+        raise InputError(f"{path}: is empty; it must hold {content}")
+    return text
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:

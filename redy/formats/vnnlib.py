@@ -1,55 +1,26 @@
-"""The input constraints of a VNN-LIB 1.0 property as boxes (https://www.vnnlib.org, SMT-LIB syntax).
+"""VNN-LIB properties, as boxes of inputs and as unsafe sets (https://www.vnnlib.org; versions 1.0 and 2.0).
 
-Inputs are X_0, X_1, ... in C order; constraints on outputs Y_j say nothing about the box and are passed over. Each
-assertion is a comparison of one input with a number, or `and` and `or` of such; several assertions hold together. A
-strict comparison is read as its closure. A bound is the float64 nearest to its decimal.
+The assertions of a file say together what must not happen. Its boxes are what they leave of each input alone: the
+smallest boxes that hold all inputs of each disjunct, whatever constraints on several inputs or on outputs say besides.
+A strict bound of an input is read as its closure. A bound is the float64 nearest to its decimal or rational, and so is
+a coefficient.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
-from math import inf, isfinite, prod
+from math import inf, prod
 
 import numpy as np
 
 from redy.errors import InputError
-from redy.model.box import Box
-
-TOKEN = re.compile(r"\s+|;[^\n]*|(?P<bracket>[()])|(?P<atom>[^\s();]+)")
-NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
-INPUT, OUTPUT = re.compile(r"X_(\d{1,18})"), re.compile(r"Y_\d+")
-REVERSED = {"<=": ">=", ">=": "<=", "<": ">", ">": "<", "=": "="}
-MOST_BOXES = 100_000
-
-Ranges = dict[int, tuple[float, float]]
-"""Input index -> (lower, upper); an input that is not in it is free."""
-
-
-@dataclass(frozen=True, slots=True)
-class Atom:
-    """A name or a number, and the line it stands on."""
-
-    text: str
-    line: int
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """A bracketed list, and the line on which it opens."""
-
-    line: int
-    items: list[Atom | Form] = field(default_factory=list)
-
-    @property
-    def head(self) -> str:
-        """The name with which the list starts, else an empty text."""
-        first = self.items[0] if self.items else None
-        return first.text if isinstance(first, Atom) else ""
+from redy.formats.constraints import Bound, Cube, NormalForm, Row, normal_form
+from redy.formats.smtlib import Assertions, read_assertions
+from redy.model.box import Array, Box
+from redy.model.property import Conjunction, Property
 
 
 def boxes_from_vnnlib(text: str, where: str, shape: tuple[int, ...]) -> list[Box]:
-    """The boxes whose union is the set of inputs that the property admits, without repetition.
+    """Boxes whose union holds all inputs that the property admits; equal boxes come once.
 
     Args:
         text: the property.
@@ -57,152 +28,116 @@ def boxes_from_vnnlib(text: str, where: str, shape: tuple[int, ...]) -> list[Box
         shape: the shape of one input sample; its elements are X_0, X_1, ... in C order.
 
     Raises:
-        InputError: the syntax is wrong, a constraint is not one of a box, an input lacks a bound, or the inputs are not
-            as many as the network's; the line or the input is named.
+        InputError: the syntax is wrong, an input lacks a bound, or the inputs are not as many as the network's; the
+            line or the input is named.
     """
     try:
-        return _boxes(_alternatives(_parse(text), prod(shape)), shape)
+        found = _read(text, prod(shape), None)
+        form = normal_form(found.formulas, lambda leaf: isinstance(leaf, Bound) and leaf.variable >= 0)
+        boxes = _Boxes(form.common, shape)
+        distinct = dict.fromkeys(boxes.cut(cube) for cube in form.choices if boxes.admits(cube))
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     except RecursionError as error:
         raise InputError(f"{where}: is nested too deeply for a box") from error
+    if not distinct:
+        raise InputError(f"{where}: {_contradiction(form, boxes)}")
+    return list(distinct)
 
 
-def _alternatives(forms: list[Form], size: int) -> list[Ranges]:
-    """The union of ranges that all assertions admit together."""
-    declared: set[int] = set()
-    alternatives: list[Ranges] = [{}]
-    for form in forms:
-        if form.head in ("declare-const", "declare-fun"):
-            declared |= _declared_input(form, size)
-        elif form.head == "assert" and len(form.items) == 2:
-            alternatives = _both(alternatives, _admitted(form.items[1], declared), form.line)
-        else:
-            raise _fault(form.line, f"expected (declare-const ...) or (assert ...), found ({form.head} ...)")
-    if len(declared) != size:
-        raise InputError(f"declares {len(declared)} inputs X_i but the network has {size}")
-    return alternatives
+def property_from_vnnlib(text: str, where: str, input_shape: tuple[int, ...], outputs: int, name: str) -> Property:
+    """The unsafe set that the assertions describe; see `redy.formats.properties.read_property`."""
+    try:
+        found = _read(text, prod(input_shape), outputs)
+        form = normal_form(found.formulas, lambda _: True)
+        boxes = _Boxes(form.common, input_shape)
+        conjunctions = [_conjunction(boxes, form.common, cube, outputs) for cube in form.choices if boxes.admits(cube)]
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    except RecursionError as error:
+        raise InputError(f"{where}: is nested too deeply") from error
+    return Property(tuple(conjunctions), name)
 
 
-def _fault(line: int, text: str) -> InputError:
-    return InputError(f"line {line}: {text}")
+def _read(text: str, inputs: int, outputs: int | None) -> Assertions:
+    found = read_assertions(text, inputs, outputs)
+    if found.inputs != inputs:
+        raise InputError(f"declares {found.inputs} inputs X_i but the network has {inputs}")
+    return found
 
 
-def _parse(text: str) -> list[Form]:
-    """The top-level forms of the text."""
-    stack, line = [Form(0)], 1
-    for token in TOKEN.finditer(text):
-        if token["bracket"] == "(":
-            stack.append(Form(line))
-            stack[-2].items.append(stack[-1])
-        elif token["bracket"] == ")":
-            if len(stack) == 1:
-                raise _fault(line, "a closing bracket too many")
-            stack.pop()
-        elif token["atom"]:
-            stack[-1].items.append(Atom(token["atom"], line))
-        line += token[0].count("\n")
-    if len(stack) > 1:
-        raise _fault(stack[-1].line, "the bracket opened here is not closed")
-    for item in stack[0].items:
-        if isinstance(item, Atom):
-            raise _fault(item.line, f"expected an opening bracket, found {item.text[:40]}")
-    return [item for item in stack[0].items if isinstance(item, Form)]
+class _Boxes:
+    """Makes boxes of cubes, all of which lie in a common one; equal boxes are one object."""
+
+    def __init__(self, common: Cube, shape: tuple[int, ...]) -> None:
+        self._shape, size = shape, prod(shape)
+        self.lower, self.upper = np.full(size, -inf), np.full(size, inf)
+        for variable, (low, high, _, _) in common.bounds.items():
+            if variable >= 0:
+                self.lower[variable], self.upper[variable] = low, high
+        self._known: dict[object, Box] = {}
+
+    def crossed(self, cube: Cube) -> int | None:
+        """An input of which the cube and the common box leave nothing."""
+        for variable, (low, high, _, _) in cube.bounds.items():
+            if variable >= 0 and max(low, self.lower[variable]) > min(high, self.upper[variable]):
+                return variable
+        return None
+
+    def admits(self, cube: Cube) -> bool:
+        """Whether some input lies in both."""
+        return self.crossed(cube) is None
+
+    def cut(self, cube: Cube) -> Box:
+        """The common box cut to the cube."""
+        changed = sorted((v, max(low, self.lower[v]), min(high, self.upper[v])) for v, low, high in _inputs(cube))
+        key = tuple(entry for entry in changed if entry[1:] != (self.lower[entry[0]], self.upper[entry[0]]))
+        if key not in self._known:
+            lower, upper = self.lower.copy(), self.upper.copy()
+            for variable, low, high in key:
+                lower[variable], upper[variable] = low, high
+            if (free := np.flatnonzero(~(np.isfinite(lower) & np.isfinite(upper)))).size:
+                side = "upper" if np.isfinite(lower[free[0]]) else "lower"
+                raise InputError(f"X_{free[0]} has no {side} bound; assert one")
+            self._known[key] = Box(lower.reshape(self._shape), upper.reshape(self._shape))
+        return self._known[key]
 
 
-def _declared_input(form: Form, size: int) -> set[int]:
-    name = form.items[1] if len(form.items) > 1 else None
-    if isinstance(name, Atom) and (variable := INPUT.fullmatch(name.text)):
-        if int(variable[1]) >= size:
-            raise _fault(form.line, f"declares {name.text} but the network has {size} inputs (X_0 to X_{size - 1})")
-        return {int(variable[1])}
-    if isinstance(name, Atom) and OUTPUT.fullmatch(name.text):
-        return set()
-    raise _fault(form.line, "expected the declaration of a variable X_i or Y_j")
+def _inputs(cube: Cube) -> list[tuple[int, float, float]]:
+    return [(variable, low, high) for variable, (low, high, _, _) in cube.bounds.items() if variable >= 0]
 
 
-def _admitted(constraint: Atom | Form, declared: set[int]) -> list[Ranges]:
-    """The union of ranges that a constraint admits; no entry means that it admits nothing."""
-    if isinstance(constraint, Atom) or not constraint.items:
-        raise _fault(constraint.line, "expected a comparison such as (<= X_0 0.5), or `and` or `or` of comparisons")
-    if constraint.head == "and":
-        result: list[Ranges] = [{}]
-        for item in constraint.items[1:]:
-            result = _both(result, _admitted(item, declared), item.line)
-        return result
-    if constraint.head == "or":
-        return [ranges for item in constraint.items[1:] for ranges in _admitted(item, declared)]
-    return [_comparison(constraint, declared)]
-
-
-def _comparison(form: Form, declared: set[int]) -> Ranges:
-    """(<= X_i number) and its kin, operands in either order; nothing for a comparison of outputs."""
-    operands = form.items[1:]
-    if form.head not in REVERSED or len(operands) != 2:
-        raise _fault(form.line, f"cannot use ({form.head} ...); expected <=, >=, <, > or = with two operands")
-    names = [name for operand in operands for name in _names(operand)]
-    if names and all(OUTPUT.fullmatch(name) for name in names):
-        return {}
-    relation, (left, right) = form.head, operands
-    if isinstance(right, Atom) and INPUT.fullmatch(right.text):
-        relation, left, right = REVERSED[relation], right, left
-    number = _number(right)
-    variable = INPUT.fullmatch(left.text) if isinstance(left, Atom) else None
-    if variable is None or number is None:
-        raise _fault(form.line, "a box needs comparisons of one input X_i with a number; this one is another")
-    if int(variable[1]) not in declared:
-        raise _fault(form.line, f"{variable[0]} is not declared; declare it with (declare-const {variable[0]} Real)")
-    if not isfinite(number):
-        raise _fault(form.line, f"the bound of {variable[0]} is beyond the range of float64")
-    return {int(variable[1]): (-inf if relation in ("<=", "<") else number, inf if relation in (">=", ">") else number)}
-
-
-def _names(operand: Atom | Form) -> list[str]:
-    """The variables in an operand."""
-    if isinstance(operand, Atom):
-        return [] if NUMBER.fullmatch(operand.text) else [operand.text]
-    return [name for item in operand.items[1:] for name in _names(item)]
-
-
-def _number(operand: Atom | Form) -> float | None:
-    """A number, also in SMT-LIB's spelling (- 0.5) of a negative one; None for anything else."""
-    if isinstance(operand, Atom):
-        return float(operand.text) if NUMBER.fullmatch(operand.text) else None
-    if operand.head == "-" and len(operand.items) == 2:
-        inner = _number(operand.items[1])
-        return None if inner is None else -inner
-    return None
-
-
-def _both(some: list[Ranges], others: list[Ranges], line: int) -> list[Ranges]:
-    """The union of ranges that satisfy one of `some` and one of `others`."""
-    if len(some) * len(others) > MOST_BOXES:
-        raise _fault(line, f"the disjunctions give more than {MOST_BOXES} boxes; split the property")
-    return [_intersection(one, other) for one in some for other in others]
-
-
-def _intersection(one: Ranges, other: Ranges) -> Ranges:
-    result = dict(one)
-    for index, (lower, upper) in other.items():
-        low, high = result.get(index, (-inf, inf))
-        result[index] = (max(low, lower), min(high, upper))
-    return result
-
-
-def _boxes(alternatives: list[Ranges], shape: tuple[int, ...]) -> list[Box]:
-    """The alternatives as boxes: contradictory ones left out as long as one is left, equal ones given once."""
-    found: dict[Box, None] = {}
-    contradiction = "its assertions admit no input"
-    for ranges in alternatives:
-        bounds = np.array([ranges.get(index, (-inf, inf)) for index in range(prod(shape))]).reshape(-1, 2)
-        if crossed := [index for index, (lower, upper) in ranges.items() if lower > upper]:
-            lower, upper = ranges[crossed[0]]
-            contradiction = f"the lower bound {lower} of X_{crossed[0]} is above its upper bound {upper}"
+def _contradiction(form: NormalForm, boxes: _Boxes) -> str:
+    """Why no input is admitted."""
+    for cube in (form.crossed, *form.choices):
+        if cube is None:
             continue
-        if (free := np.argwhere(~np.isfinite(bounds))).size:
-            index, side = free[0]
-            raise InputError(f"X_{index} has no {('lower', 'upper')[side]} bound; assert one")
-        found[Box(bounds[:, 0].reshape(shape), bounds[:, 1].reshape(shape))] = None
-    if not found:
-        raise InputError(contradiction)
-    return list(found)
+        variable = cube.crossed if cube.crossed is not None else boxes.crossed(cube)
+        if variable is not None:
+            low, high, _, _ = cube.bounds[variable]
+            low, high = max(low, boxes.lower[variable]), min(high, boxes.upper[variable])
+            return f"the lower bound {low} of X_{variable} is above its upper bound {high}"
+    return "its assertions admit no input"
+
+
+def _conjunction(boxes: _Boxes, common: Cube, cube: Cube, outputs: int) -> Conjunction:
+    """The common cube and another one together: a box, and rows for all that a box cannot say."""
+    whole = Cube({v: b for v, b in common.bounds.items() if v < 0 or b[2] or b[3]}, dict(common.rows))
+    whole.join(cube)
+    rows = list(whole.rows)
+    for variable, (low, high, above, below) in whole.bounds.items():
+        if low > -inf and (variable < 0 or above):
+            rows.append(Row(((variable, -1.0),), low, above))
+        if high < inf and (variable < 0 or below):
+            rows.append(Row(((variable, 1.0),), -high, below))
+    box = boxes.cut(cube)
+    on_inputs: Array = np.zeros((len(rows), box.size))
+    on_outputs: Array = np.zeros((len(rows), outputs))
+    for place, row in enumerate(rows):
+        for variable, factor in row.terms:
+            if variable >= 0:
+                on_inputs[place, variable] = factor
+            else:
+                on_outputs[place, -1 - variable] = factor
+    constants, strict = np.array([row.constant for row in rows]), np.array([row.strict for row in rows], dtype=np.bool_)
+    return Conjunction(box, on_inputs, on_outputs, constants, strict)
