@@ -236,7 +236,7 @@ class Relaxation:
             elif isinstance(node, Affine):
                 self._through_affine(rows, node, form, exact=one_hot and node.name == name)
                 best = np.fmin(best, self._concretise(rows))
-            elif isinstance(node, Activate | Product):
+            elif node.name in self.lines:
                 self._through_lines(rows, node, form)
             elif isinstance(node, MaxPool):
                 self._through_pool(rows, node, form)
@@ -269,7 +269,7 @@ class Relaxation:
         for term in node.terms:
             self._add(rows, term.source, term.operator.adjoint(form))
 
-    def _through_lines(self, rows: _Rows, node: Activate | Product, form: Array) -> None:
+    def _through_lines(self, rows: _Rows, node: Node, form: Array) -> None:
         """An upper line where the coefficient is positive, a lower line where it is negative."""
         positive, negative = np.maximum(form, 0.0), np.minimum(form, 0.0)
         for source, lines in zip(node.sources, self.lines[node.name], strict=True):

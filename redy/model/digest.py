@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from redy.model.network import Network
+from redy.model.network import Network, Node
 
 
 def network_digest(network: Network) -> str:
@@ -18,6 +18,21 @@ def network_digest(network: Network) -> str:
         hasher.update(len(part).to_bytes(8, "little"))
         hasher.update(part)
     return hasher.hexdigest()
+
+
+def content_digest(node: Node) -> bytes:
+    """SHA-256 over what a node computes: its operators, functions and numbers, without its name and its sources."""
+    hasher = hashlib.sha256(type(node).__name__.encode())
+    for field in dataclasses.fields(node):
+        if field.name in {"name", "source", "left", "right", "inputs"}:
+            continue
+        value = getattr(node, field.name)
+        if field.name == "terms":
+            value = tuple(term.operator for term in value)
+        for part in _parts(value):
+            hasher.update(len(part).to_bytes(8, "little"))
+            hasher.update(part)
+    return hasher.digest()
 
 
 def _parts(value: object) -> Iterator[bytes]:
