@@ -28,7 +28,7 @@ import numpy as np
 
 import redy
 from redy.questions.seen import Seen, sample_points, seen_at
-from redy.report.measure import measure
+from redy.reduction.measure import measure
 
 ROOT = Path(__file__).resolve().parent.parent
 LOWER = (-0.328422877, -0.5, -0.5, -0.5, -0.5)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from redy.model.network import Network as Network
     from redy.reduction import Reduction as Reduction
     from redy.reduction import reduce as reduce
+    from redy.reduction import write_reduction as write_reduction
     from redy.slicing.family import Family as Family
     from redy.version import __version__ as __version__
 
@@ -38,6 +39,7 @@ _HOMES = {
     "read_boxes": "redy.formats.boxes",
     "read_network": "redy.formats.onnx_read",
     "reduce": "redy.reduction",
+    "write_reduction": "redy.reduction",
     "write_network": "redy.formats.onnx_write",
 }
 """Public name -> the module that defines it."""

@@ -66,21 +66,19 @@ def test_the_bound_of_what_rounding_changes_comes_near_to_what_is_met(seed):
     network = random_network(rng, layers=5, width=16)
     box = small_box(network, rng, radius=0.02)
     guarantee = reduce(network, box, samples=200).guarantee
-    bound, analytic, met = (values["y"] for values in (guarantee.error, guarantee.analytic, guarantee.found))
+    bound, met = (values["y"] for values in (guarantee.error, guarantee.found))
     assert (met <= bound).all()
     assert bound.max() <= max(1.05 * met.max(), 1e-11)
-    assert (bound <= analytic).all()
     assert f"{bound.max():.3g}" in guarantee.statement
 
 
-def test_a_box_beyond_what_the_search_can_bound_gets_the_analytic_bound_and_says_so():
+def test_a_box_beyond_what_the_search_can_bound_gets_one_linear_bound_or_keeps_the_original():
     rng = np.random.default_rng(0)
     network = random_network(rng, layers=3, width=6)
     box = Box(np.full(network.input.shape, -1e38), np.full(network.input.shape, 1e38))
     reduction = reduce(network, box, samples=200)
-    np.testing.assert_array_equal(reduction.guarantee.error["y"], reduction.guarantee.analytic["y"])
     assert np.isfinite(reduction.guarantee.error["y"]).all()
-    assert any("too large" in note for note in reduction.notes)
+    assert reduction.guarantee.error["y"].max() < 1e-4 * np.abs(network.evaluate(box.corners(64, rng))).max()
 
 
 def test_equal_seeds_give_equal_results_and_a_box_of_one_point_leaves_a_constant():

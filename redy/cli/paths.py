@@ -42,28 +42,11 @@ def guard(inputs: Iterable[Named], outputs: Iterable[Named]) -> None:
 
 def model_files(what: str, path: Path) -> Iterator[Named]:
     """A model and the files of its external data; only the model itself where it cannot be read."""
+    from redy.formats.files import external_data
+
     yield what, path
     for data in external_data(path):
         yield f"the external data of {what}", data
-
-
-def external_data(path: Path) -> list[Path]:
-    """The files beside a model that hold weights of it; none where the model cannot be read."""
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except (OSError, ValueError, DecodeError):
-        return []
-    names = {
-        entry.value
-        for tensor in model.graph.initializer
-        if tensor.data_location == onnx.TensorProto.EXTERNAL
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    return [path.parent / name for name in sorted(names)]
 
 
 def store_files(path: Path | None) -> Iterator[Named]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
@@ -13,18 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from redy.cli.interrupts import check
-from redy.errors import CheckFailed, Unsupported
-from redy.version import __version__
+from redy.errors import Unsupported
 
 if TYPE_CHECKING:
     from redy.model import Box
-    from redy.reduction import Reduction
-    from redy.report import File, Measured
-
-LARGEST_DEVIATION = 1e-4
-"""Beyond this difference from the original in onnxruntime, relative to the scale of the outputs, nothing is written."""
-POINTS = 10_000
-"""Samples compared in onnxruntime, besides corners."""
+    from redy.report import File
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,65 +62,28 @@ def run_task(task: Task, time_limit: float | None, say: Callable[[str], None] | 
     Raises:
         CheckFailed: the written network is not what was proved; nothing was written.
     """
-    from redy.formats.files import write_atomically
     from redy.formats.onnx_read import read_network
-    from redy.formats.onnx_write import write_network
-    from redy.reduction import reduce
+    from redy.reduction import reduce, write_reduction
     from redy.report import report
 
     # A share that is used up still leaves a moment for bounds, so that the result is valid and not empty.
     limit = None if time_limit is None else max(time_limit, 0.01)
-    content = task.model.read_bytes()
     try:
         reduction = reduce(read_network(task.model), task.box, progress=say, time_limit=limit, **task.options)
     except Unsupported as error:
         raise Unsupported(f"{task.model}: {error}") from error
-    measured: list[Measured] = []
-
-    def write(temporary: Path) -> None:
-        write_network(reduction.network, temporary, metadata=_metadata(reduction, content))
-        measured.append(_compared(task, reduction, temporary))
-
     if say:
         say("writing and comparing in onnxruntime")
-    write_atomically(task.target, write)
-    return report(
-        reduction, original=_file(task.model), reduced=_file(task.target), measured=measured[0] if measured else None
-    )
-
-
-def _compared(task: Task, reduction: Reduction, written: Path) -> Measured:
-    from redy.questions.seen import sample_points
-    from redy.report.measure import measure
-
-    options = reduction.options
-    points = sample_points(task.box, POINTS, options.corners, options.seed + 1)
-    dtype = reduction.original.input.dtype
-    measured = measure(task.model, written, task.box, points, dtype, options.winner)
-    allowed = LARGEST_DEVIATION * max(measured.scale, 1e-30)
-    if options.preserve == "outputs" and not measured.deviation <= allowed:
-        raise CheckFailed(
-            f"{task.target}: in onnxruntime the reduced network differs from the original by {measured.deviation:.3g} "
-            f"(outputs up to {measured.scale:.3g}); nothing was written"
-        )
-    return measured
-
-
-def _metadata(reduction: Reduction, content: bytes) -> dict[str, str]:
-    return {
-        "redy.version": __version__,
-        "redy.original.sha256": hashlib.sha256(content).hexdigest(),
-        "redy.original.digest": reduction.original_digest,
-        "redy.box.digest": reduction.box.digest,
-        "redy.guarantee": reduction.guarantee.statement,
-    }
+    written = write_reduction(reduction, task.target, original=task.model)
+    return report(written.reduction, original=_file(task.model), reduced=_file(task.target), measured=written.measured)
 
 
 def _file(path: Path) -> File:
+    from redy.formats.files import external_data, file_digest
     from redy.report import File
 
-    content = path.read_bytes()
-    return File(str(path), hashlib.sha256(content).hexdigest(), len(content))
+    size = sum(part.stat().st_size for part in (path, *external_data(path)))
+    return File(str(path), file_digest(path), size)
 
 
 def _share(deadline: float | None, tasks_left: int) -> float | None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,23 +131,30 @@ def same_place(first: Network, second: Network) -> dict[str, NDArray[np.int64]]:
 def nearest(first: Network, second: Network, points: Array) -> dict[str, NDArray[np.int64]]:
     """Partners whose pre-activations are nearest in the largest difference over points (m, *input shape).
 
-    A unit whose nearest one is not nearer than half its own size stays alone.
+    A unit whose nearest one is not nearer than half its own size stays alone. Among equally near ones, those of the
+    activation of the same name come first.
     """
     ours, theirs = first.trace(points), second.trace(points.reshape(-1, *second.input.shape))
-    m = len(points)
-    z = np.concatenate([np.zeros((m, 0)), *(ours[node.source].reshape(m, -1) for node in first.activations)], axis=1)
+    m, starts = len(points), _starts(first)
     pairs = {}
     for node in second.activations:
         other = theirs[node.source].reshape(m, -1)
         found = np.full(other.shape[1], -1)
-        if z.shape[1]:
-            for k in range(other.shape[1]):
-                distance = np.abs(z - other[:, [k]]).max(axis=0)
-                best = int(distance.argmin())
-                if distance[best] <= 0.5 * np.abs(other[:, k]).max():
-                    found[k] = best
+        homes = sorted(first.activations, key=partial(_other_name, node.name))
+        z = np.concatenate([np.zeros((m, 0)), *(ours[home.source].reshape(m, -1) for home in homes)], axis=1)
+        numbers = [starts[home.name] + np.arange(math.prod(home.shape)) for home in homes]
+        number = np.concatenate([np.zeros(0, dtype=np.int64), *numbers])
+        for k in range(other.shape[1] if z.shape[1] else 0):
+            distance = np.abs(z - other[:, [k]]).max(axis=0)
+            best = int(distance.argmin())
+            if distance[best] <= 0.5 * np.abs(other[:, k]).max():
+                found[k] = number[best]
         pairs[node.name] = found
     return pairs
+
+
+def _other_name(name: str, node: Activate) -> bool:
+    return node.name != name
 
 
 def _starts(network: Network) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import hashlib
 import os
 import tempfile
 import zlib
@@ -89,6 +90,33 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write `text` (UTF-8) to `path` through a temporary file and a rename."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def external_data(path: Path) -> list[Path]:
+    """The files beside an ONNX model that hold weights of it; none where the model cannot be read."""
+    import onnx  # noqa: PLC0415 - slow to load, and most who write files need none of it
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (OSError, ValueError, DecodeError):
+        return []
+    names = {
+        entry.value
+        for tensor in model.graph.initializer
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return [path.parent / name for name in sorted(names)]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 in hexadecimal of a model's file; where it has external data, of its bytes followed by those of that."""
+    hasher = hashlib.sha256(path.read_bytes())
+    for data in external_data(path):
+        hasher.update(data.read_bytes())
+    return hasher.hexdigest()
 
 
 def _umask() -> int:

@@ -1,6 +1,21 @@
 """One network, one box -> Reduction."""
 
+from redy.reduction.measure import Measured
 from redy.reduction.pipeline import CRITERIA, reduce, replay
 from redy.reduction.problem import Criterion, Guarantee, Known, Options, Problem, Reduction
+from redy.reduction.write import Written, write_reduction
 
-__all__ = ["CRITERIA", "Criterion", "Guarantee", "Known", "Options", "Problem", "Reduction", "reduce", "replay"]
+__all__ = [
+    "CRITERIA",
+    "Criterion",
+    "Guarantee",
+    "Known",
+    "Measured",
+    "Options",
+    "Problem",
+    "Reduction",
+    "Written",
+    "reduce",
+    "replay",
+    "write_reduction",
+]

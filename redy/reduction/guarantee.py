@@ -1,111 +1,142 @@
-"""What is stated about a reduced network, and the check that it holds at the points."""
+"""What is stated about a reduced network as it was read back from its file, and the proof of it."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from redy.bounds.linear import linear_bounds
-from redy.condensed.maximise import RATIO
 from redy.errors import CheckFailed
-from redy.model import Array, Finding, Network, Proved
-from redy.reduction.problem import Guarantee, Known, Problem
-from redy.reduction.steps import tolerances
-from redy.reduction.written import Tight, keeps_decision, tight_error
-from redy.rewrite import Refusal, Shrunk, deviation, is_channel
+from redy.model import Array, Network, Proved, SameWinner, Within
+from redy.questions.compare import TIGHTENING, Apart, Hints, by_port, compare, prove_files
+from redy.questions.query import outputs
+from redy.questions.situation import Engines, few_inputs
+from redy.reduction.problem import Guarantee, Known, Preserve, Problem
+from redy.reduction.steps import decision_claim, tolerances
 
+ROUNDING = 1e-4
+"""The share of the largest output by which rounding may change outputs where these are to be preserved."""
 CHECKED = 2048
 """At how many points the reduced network is compared with the original before it is given back."""
+RELAXED_WORK = 3_000_000_000
+"""Work on thresholds where a tolerance is promised: how much of it is used is what the user wants to know."""
+DECISION_BOXES, DECISION_WORK = 500, 50_000_000
+"""How much is cut where the decision alone is promised: by how much the outputs move is beside the point."""
 
 
 class Exceeded(Exception):
-    """The written network does not keep what the mode promises, by the bounds that redy has."""
+    """The network in the file does not keep what the mode promises, by the bounds that redy has."""
 
 
-def state(problem: Problem, known: Known, small: Network, shrunk: Shrunk) -> Guarantee:
-    """The guarantee for the network as written.
+def unchanged(network: Network, preserve: Preserve) -> Guarantee:
+    """The guarantee for a file that holds the original network itself."""
+    nothing = np.zeros(sum(int(np.prod(port.shape)) for port in network.outputs))
+    statement = "The file holds the original network, unchanged."
+    return Guarantee(statement, preserve, by_port(network, nothing), (), Within(nothing))
+
+
+def state(problem: Problem, known: Known, written: Network) -> Guarantee:
+    """The guarantee for the network that was read back from the file, proved about it and the original.
 
     Raises:
-        CheckFailed: a step removed units for another reason than their phase and did not say what that preserves.
-        Exceeded: rounding left less than the mode promises.
+        Exceeded: what the mode promises is not proved for the file.
     """
     believed = [f.verdict.proof.trusted for f in known.findings if isinstance(f.verdict, Proved)]
     believed += [known.bounds.trusted] if known.bounds is not None else []
+    hints = _hints(problem, known)
+    promised = _decision(problem, written, hints) if problem.options.preserve == "decision" else None
+    apart = compare(problem.network, written, problem.box, hints)
+    if promised is not None:
+        believed += [promised[1]]
+    else:
+        _check_size(problem, apart)
     trusted = tuple(dict.fromkeys(name for names in believed for name in names))
-    analytic = error_bound(problem, known, small, shrunk)
-    tight = tight_error(problem, known, small, shrunk)
-    error = analytic if tight is None else _smaller(tight.bound, analytic)
-    _require(problem, known, error, small, shrunk)
-    if any(finding.kind != "phase" for finding in known.findings) and not known.claims:
-        raise CheckFailed("a criterion removed units without saying what that preserves; nothing was written")
-    if tight is not None and not tight.complete and _largest(tight.bound) > RATIO * _largest(tight.found):
-        known.notes.append("error bound: tightening ended before it came near the largest difference met")
-    statement = " ".join([*known.claims, _size(problem, known, error, tight)])
-    if not known.findings:
-        statement = "No unit was removed; only what holds for every input was simplified. " + statement
-    belief = f" Trusted and not re-derived: {', '.join(trusted)}." if trusted else " Nothing is taken on trust."
-    found, points = ({}, {}) if tight is None else (tight.found, tight.points)
-    return Guarantee(statement + belief, problem.options.preserve, error, trusted, analytic, found, points)
-
-
-def _size(problem: Problem, known: Known, error: Mapping[str, Array] | None, tight: Tight | None) -> str:
-    """How far the outputs are from the original's, in words."""
-    size = "by an amount that redy does not bound" if error is None else f"by at most {_largest(error):.3g}"
-    if tight is not None:
-        size = f"{size} (the largest difference met is {_largest(tight.found):.3g})"
-    if any(finding.kind == "result" for finding in known.findings):
-        return f"Only the decision is preserved: the outputs themselves change, {size}, in real arithmetic."
-    cause = f", which is what folding and rounding the weights to {problem.network.weight_dtype} changes"
-    return (
-        "For every input of the box, in real arithmetic on the weights as written, every output differs from the "
-        f"original's {size}{'' if known.claims else cause}."
+    if not apart.complete and few_inputs(problem.box) and promised is None:
+        known.notes.append(
+            "The error bound may be loose: the search stopped before it closed the gap to the largest observed error."
+        )
+    claim = Within(apart.bound) if promised is None else promised[0]
+    error = by_port(problem.network, apart.bound) if np.isfinite(apart.bound).all() else None
+    return Guarantee(
+        _statement(problem, claim, apart, trusted),
+        problem.options.preserve,
+        error,
+        trusted,
+        claim,
+        by_port(problem.network, apart.found),
+        by_port(problem.network, apart.points),
     )
 
 
-def _largest(errors: Mapping[str, Array]) -> float:
-    return max((float(np.max(error)) for error in errors.values() if error.size), default=0.0)
+def _hints(problem: Problem, known: Known) -> Hints:
+    options, kinds = problem.options, {finding.kind for finding in known.findings}
+    hints = Hints(
+        known=dict(known.bounds.intervals) if known.bounds is not None else {},
+        points=problem.points,
+        winner=known.winner,
+        engines=Engines(options.engine, options.solver, options.trust),
+        deadline=problem.deadline,
+    )
+    if options.preserve == "tolerance":
+        return replace(hints, likely=tolerances(problem), work=RELAXED_WORK if "relaxed" in kinds else TIGHTENING)
+    if options.preserve == "decision" and kinds != {"phase"}:
+        return replace(hints, boxes=DECISION_BOXES, work=DECISION_WORK)
+    return hints
 
 
-def _smaller(tight: Mapping[str, Array], analytic: Mapping[str, Array] | None) -> Mapping[str, Array]:
-    return tight if analytic is None else {name: np.minimum(tight[name], analytic[name]) for name in tight}
+def _decision(problem: Problem, written: Network, hints: Hints) -> tuple[SameWinner, tuple[str, ...]]:
+    """The claim about the decision, proved for the file, and what was trusted for it."""
+    claim = replace(decision_claim(problem), ahead=0.0)
+    verdict = prove_files(problem.network, written, problem.box, claim, hints)
+    if not isinstance(verdict, Proved):
+        raise Exceeded("that the decision is kept could not be proved for the written file")
+    return claim, verdict.proof.trusted
 
 
-def _require(problem: Problem, known: Known, error: Mapping[str, Array] | None, small: Network, shrunk: Shrunk) -> None:
-    """Raise Exceeded unless the network as written keeps what the mode promises."""
-    kinds = {finding.kind for finding in known.findings}
-    if "relaxed" in kinds:
-        if error is None:
-            raise Exceeded("relaxed redundancy was undone: there is no bound of the error of the written network")
-        total = np.concatenate([error[port.name].ravel() for port in problem.network.outputs])
-        if not (total <= tolerances(problem)).all():
-            raise Exceeded("relaxed redundancy was undone: the bound of the written network exceeds the tolerance")
-    if "result" in kinds and not keeps_decision(problem, known, small, shrunk):
-        raise Exceeded("result-preserving redundancy was undone: rounded weights may change the decision")
+def _check_size(problem: Problem, apart: Apart) -> None:
+    """Raise Exceeded unless the bound keeps the promise: the tolerance, or less than the range of the outputs."""
+    if problem.options.preserve == "tolerance":
+        if not (apart.bound <= tolerances(problem)).all():
+            raise Exceeded("the bound of the error of the written file exceeds the tolerance")
+        return
+    if not np.isfinite(apart.bound).all():
+        raise Exceeded("there is no bound of the error of the written file")
+    values = outputs(problem.network, problem.points)
+    scale = max(float(np.abs(values[np.isfinite(values)]).max(initial=0.0)), 1e-30)
+    if not (apart.found <= ROUNDING * scale).all():
+        raise Exceeded("the written file differs from the original by more than rounding")
+    if not (apart.bound <= scale).all():
+        raise Exceeded("the bound of the error of the written file exceeds the outputs themselves")
 
 
-def error_bound(problem: Problem, known: Known, small: Network, shrunk: Shrunk) -> Mapping[str, Array] | None:
-    """Per output a bound of |reduced - original| over the box; None, with a note, where the rewriting gives none."""
-    if small is problem.network:
-        return {port.name: np.zeros(port.shape) for port in problem.network.outputs}
-    bounds = known.bounds or linear_bounds(problem.network, problem.box, leave_unsupported=True)
-    errors = line_errors(problem.network, known.findings)
-    found = deviation(shrunk.lined, small, shrunk.units, shrunk.merges, problem.box, bounds.intervals, errors)
-    if isinstance(found, Refusal):
-        known.notes.append(found.reason)
-        return None
-    return found
+def _statement(problem: Problem, claim: Within | SameWinner, apart: Apart, trusted: tuple[str, ...]) -> str:
+    """The claim in one sentence."""
+    belief = f", trusting {', '.join(trusted)}" if trusted else ""
+    error, met = float(apart.bound.max(initial=0.0)), float(apart.found.max(initial=0.0))
+    size = f"by at most {error:.3g} (the largest difference found is {met:.3g})"
+    where = "For every input of the box, in real arithmetic on the numbers in the two files,"
+    if isinstance(claim, Within):
+        return f"{where} every output differs from the original's {size}{_allowed(problem)}{belief}."
+    which = "largest" if claim.winner == "max" else "smallest"
+    bounded = np.isfinite(error) and error <= 1e3 * max(met, 1e-30)
+    moved = f", while the outputs may change {size}" if bounded else ""
+    return (
+        f"{where} the {which} output of the original stays the {which} wherever it leads by more than "
+        f"{claim.margin:.3g}{moved}{belief}."
+    )
 
 
-def line_errors(network: Network, findings: list[Finding]) -> dict[str, Array]:
-    """Per activation with a line that is not exact: the error of every unit's line (flattened)."""
-    errors: dict[str, Array] = {}
-    for finding in findings:
-        if finding.error and not is_channel(network, finding):
-            size = math.prod(network.shapes[finding.unit.node])
-            errors.setdefault(finding.unit.node, np.zeros(size))[finding.unit.index] = finding.error
-    return errors
+def _allowed(problem: Problem) -> str:
+    """The tolerance that was asked for, in words."""
+    options = problem.options
+    if options.preserve != "tolerance":
+        return ""
+    allowed = ", ".join(f"{value:.4g}" for value in np.unique(tolerances(problem))[:8])
+    if options.relative_to is None:
+        return f", within the tolerance {allowed}"
+    where = "the box" if options.relative_to == "box" else "the reference box"
+    return f", within the tolerance {allowed} ({options.tolerance:g} of the output's range met on {where})"
 
 
 def check_points(problem: Problem, small: Network, guarantee: Guarantee) -> None:
@@ -114,14 +145,18 @@ def check_points(problem: Problem, small: Network, guarantee: Guarantee) -> None
     Raises:
         CheckFailed: it does not.
     """
-    if problem.options.preserve == "decision" and guarantee.error is None:
+    if guarantee.error is None:
         return
     names = [port.name for port in problem.network.outputs]
     before, after = (network.trace(problem.points[:CHECKED], names) for network in (problem.network, small))
     for name in names:
         scale = 1.0 + float(np.abs(before[name]).max(initial=0.0))
-        bound = 1e-4 * scale if guarantee.error is None else guarantee.error[name] + 1e-9 * scale
-        if not (np.abs(before[name] - after[name]) <= bound).all():
+        if not (np.abs(before[name] - after[name]) <= guarantee.error[name] + 1e-9 * scale).all():
             raise CheckFailed(
                 f"output {name}: the reduced network leaves its guarantee at a point; nothing was written"
             )
+
+
+def largest(errors: Mapping[str, Array]) -> float:
+    """The largest error of any output."""
+    return max((float(np.max(error)) for error in errors.values() if error.size), default=0.0)

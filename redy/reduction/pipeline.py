@@ -1,6 +1,6 @@
 """One network, one box: find what is not needed, fold it away, and state what was preserved.
 
-    points -> criteria (phase, ...) -> findings -> rewriting -> rounding -> guarantee
+    points -> criteria (phase, ...) -> findings -> rewriting -> file -> reading back -> guarantee
 
 Every criterion is a step with one signature: it gets the problem and what is known so far and adds findings.
 """
@@ -9,22 +9,20 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
 from redy.condensed.kernels.compiling import announced
-from redy.errors import CheckFailed, InputError, Unsupported
+from redy.errors import InputError, Unsupported
 from redy.milp.solver import Choice
-from redy.model import Affine, Array, Box, Finding, Network
+from redy.model import Affine, Array, Box, Network
 from redy.model.digest import network_digest
 from redy.questions.seen import sample_points, seen_at
 from redy.questions.situation import Engine
-from redy.reduction.guarantee import Exceeded, check_points, state
+from redy.reduction.guarantee import Exceeded, check_points, largest, state
 from redy.reduction.problem import (
     Criterion,
-    Guarantee,
     Known,
     Options,
     Preserve,
@@ -34,9 +32,9 @@ from redy.reduction.problem import (
     Winner,
 )
 from redy.reduction.refit import refitted, replaced
+from redy.reduction.settle import Final, read_back, rewritten, settle
 from redy.reduction.steps import decided_at_once, forward_criterion, relaxed_criterion, result_criterion
 from redy.redundancy.phase import PhaseSettings, find_phases
-from redy.rewrite import Refusal, Shrunk, is_channel, round_weights, shrink
 
 SEARCH_SHARE = 0.8
 """Which share of the time limit the search may take."""
@@ -149,19 +147,11 @@ def reduce(  # noqa: PLR0913 - the options of the command, with the same words
     timings: dict[str, float] = {}
     with announced(problem.progress):
         known = _searched(problem, timings, named=criteria is not None)
-    small, shrunk = _rewritten(problem, known, timings)
-    try:
-        guarantee = state(problem, known, small, shrunk)
-    except Exceeded as reason:
-        # Rounding the folded weights took more than was left for it: only what changes nothing is kept.
-        known.findings = [finding for finding in known.findings if finding.kind in {"phase", "forward"}]
-        known.claims = []
-        known.notes.append(str(reason))
-        small, shrunk = _rewritten(problem, known, timings)
-        guarantee = state(problem, known, small, shrunk)
+    final = settle(problem, known, timings)
     layers: tuple[Affine, ...] = ()
-    if refit:
-        small, guarantee, layers = _refitted(problem, known, small, shrunk, guarantee)
+    if refit and final.shrunk is not None:
+        final, layers = _refitted(problem, known, final)
+    small, guarantee, shrunk = final.network, final.guarantee, final.shrunk
     check_points(problem, small, guarantee)
     timings["total"] = time.perf_counter() - begin
     return Reduction(
@@ -173,37 +163,42 @@ def reduce(  # noqa: PLR0913 - the options of the command, with the same words
         network=small,
         guarantee=guarantee,
         undecided=tuple(known.undecided),
-        units=shrunk.units,
+        units={} if shrunk is None else shrunk.units,
         timings=timings,
         stats=known.stats,
-        notes=tuple(known.notes) if shrunk.refusal is None else (*known.notes, shrunk.refusal),
+        notes=tuple(known.notes) if shrunk is None or shrunk.refusal is None else (*known.notes, shrunk.refusal),
         bounds=known.bounds,
         refit=layers,
+        model=final.model,
     )
 
 
-def _refitted(
-    problem: Problem, known: Known, small: Network, shrunk: Shrunk, guarantee: Guarantee
-) -> tuple[Network, Guarantee, tuple[Affine, ...]]:
+def _refitted(problem: Problem, known: Known, final: Final) -> tuple[Final, tuple[Affine, ...]]:
     """The network with the output layer fitted, if its proved error is smaller; also the fitted layers."""
     problem.progress("fitting the output layer")
-    worst = [points.reshape(-1, *problem.box.shape) for points in guarantee.points.values()]
-    if guarantee.error is None or not worst or not any(finding.kind == "relaxed" for finding in known.findings):
-        return small, guarantee, ()
-    fitted = refitted(problem, small, np.concatenate(worst))
-    before, after = (max(float(e.max(initial=0.0)) for e in guarantee.error.values()), math.inf)
+    worst = [points.reshape(-1, *problem.box.shape) for points in final.guarantee.points.values()]
+    if final.guarantee.error is None or not worst or not any(f.kind == "relaxed" for f in known.findings):
+        return final, ()
+    fitted = refitted(problem, final.network, np.concatenate(worst))
+    before, after = largest(final.guarantee.error), math.inf
     if fitted is not None:
+        model, written = read_back(fitted)
         try:
-            other = state(problem, known, fitted, shrunk)
-            after = max(float(e.max(initial=0.0)) for e in (other.error or {}).values())
+            guarantee = state(problem, known, written)
+            after = largest(guarantee.error or {})
         except Exceeded:
             after = math.inf
     if fitted is None or not after < before:
         known.notes.append("refit: no other weights of the output layer were proved to have a smaller error")
-        return small, guarantee, ()
+        return final, ()
     known.notes.append(f"refit: the output layer was fitted; the proved error fell from {before:.3g} to {after:.3g}")
-    layers = tuple(node for node in fitted.nodes if isinstance(node, Affine) and node is not small.by_name[node.name])
-    return fitted, other, tuple(layer for layer in layers if layer.name in {port.name for port in fitted.outputs})
+    ports = {port.name for port in fitted.outputs}
+    layers = tuple(
+        node
+        for node in fitted.nodes
+        if isinstance(node, Affine) and node.name in ports and node is not final.network.by_name.get(node.name)
+    )
+    return Final(written, model, guarantee, final.shrunk), layers
 
 
 def _points(network: Network, box: Box, options: Options) -> Array:
@@ -220,7 +215,10 @@ def replay(original: Network, reduction: Reduction) -> Network:
     """
     if network_digest(original) != reduction.original_digest:
         raise ValueError("the reduction was made from another network")
-    return replaced(_written(original, reduction.findings)[0], reduction.refit)
+    if reduction.model is None:
+        return original
+    network = read_back(rewritten(original, reduction.findings)[0])[1]
+    return read_back(replaced(network, reduction.refit))[1] if reduction.refit else network
 
 
 def _limits(criteria: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, float]]:
@@ -293,33 +291,3 @@ def _searched(problem: Problem, timings: dict[str, float], *, named: bool) -> Kn
             known.notes.append(f"{name}: {reason}")
         timings[name] = time.perf_counter() - begin
     return known
-
-
-def _rewritten(problem: Problem, known: Known, timings: dict[str, float]) -> tuple[Network, Shrunk]:
-    problem.progress("folding")
-    begin = time.perf_counter()
-    small, shrunk = _written(problem.network, tuple(known.findings))
-    timings["rewrite"] = time.perf_counter() - begin
-    if small.parameters > problem.network.parameters or small.macs > problem.network.macs:
-        raise CheckFailed("the reduced network is larger than the original; this is a bug in redy, nothing was written")
-    return small, shrunk
-
-
-def _written(network: Network, findings: tuple[Finding, ...]) -> tuple[Network, Shrunk]:
-    """The network with the findings applied, folded and rounded; what could not be rewritten stays as it was."""
-    channels = [finding for finding in findings if is_channel(network, finding)]
-    shrunk = shrink(network, [finding for finding in findings if not is_channel(network, finding)])
-    if isinstance(shrunk, Refusal):
-        raise CheckFailed(shrunk.reason)
-    written = round_weights(shrunk.network, network.weight_dtype)
-    if isinstance(written, Refusal):
-        shrunk = Shrunk.unchanged(network, shrunk.lined, written.reason)
-    rounded = network if isinstance(written, Refusal) else written
-    if not channels:
-        return rounded, shrunk
-    from redy.rewrite.channels import remove_channels  # noqa: PLC0415 - loads onnx, which dense networks do not need
-
-    small = remove_channels(rounded, channels)
-    if isinstance(small, Refusal):
-        return rounded, replace(shrunk, refusal=small.reason)
-    return small, shrunk

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from redy.bounds.result import Bounds
 from redy.milp.solver import Choice
-from redy.model import Affine, Array, Box, Finding, Network, Unit
+from redy.model import Affine, Array, Box, Comparison, Finding, Network, Unit
 from redy.questions.seen import Seen
 from redy.questions.situation import Engine
 
@@ -81,8 +81,7 @@ class Known:
         findings: in the order in which they apply.
         undecided: units whose question is open.
         stats: per step what it did.
-        claims: what a step proved about the network with its findings, where that is not plain equality of outputs;
-            a step that adds findings of another kind than "phase" must say here what they preserve.
+        winner: the output that wins on the whole box, where that was proved for the original.
         notes: what kept a step from doing more.
     """
 
@@ -91,7 +90,7 @@ class Known:
     findings: list[Finding] = field(default_factory=list)
     undecided: list[Unit] = field(default_factory=list)
     stats: dict[str, Any] = field(default_factory=dict)
-    claims: list[str] = field(default_factory=list)
+    winner: int | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -103,12 +102,12 @@ class Guarantee:
     """What was preserved, in words and numbers.
 
     Attributes:
-        statement: the claim about real arithmetic on the written weights.
+        statement: the claim about the two files, in words.
         preserve: which mode.
         error: per output a bound of |reduced - original| over the box, or None where redy has none.
-        analytic: the same by adding up what every single line and every rounding may change (`redy.rewrite.deviation`).
         found: the largest |reduced - original| met while the bound was tightened; empty where it was not.
         trusted: what was believed and not re-derived by redy.
+        claim: the claim that was proved.
         points: per output (*its shape, *input shape): where `found` was met.
     """
 
@@ -116,7 +115,7 @@ class Guarantee:
     preserve: Preserve
     error: Mapping[str, Array] | None
     trusted: tuple[str, ...]
-    analytic: Mapping[str, Array] | None = None
+    claim: Comparison
     found: Mapping[str, Array] = field(default_factory=dict)
     points: Mapping[str, Array] = field(default_factory=dict)
 
@@ -125,7 +124,10 @@ class Guarantee:
 class Reduction:
     """The result of `reduce`.
 
-    Replaying `findings` on the original gives `network` bit for bit (`replay`).
+    Attributes:
+        network: the smaller network as it is read from the file that `write_reduction` writes. Replaying `findings` on
+            the original gives it bit for bit (`replay`).
+        model: that file (ONNX), without metadata; None where the original's own file is what is written.
     """
 
     original: Network
@@ -142,3 +144,4 @@ class Reduction:
     notes: tuple[str, ...]
     bounds: Bounds | None = None
     refit: tuple[Affine, ...] = ()
+    model: bytes | None = None

@@ -10,15 +10,15 @@ import numpy as np
 
 from redy.bounds.linear import linear_bounds
 from redy.errors import InputError
-from redy.model import Array, Box, Finding, Network
+from redy.model import Array, Box, Network
 from redy.model.claims import SameWinner
 from redy.questions.query import outputs
 from redy.questions.seen import sample_points
 from redy.questions.situation import Engines
-from redy.reduction.problem import Known, Options, Problem
+from redy.reduction.problem import Known, Problem
 from redy.redundancy.forward import find_forward
 from redy.redundancy.relaxed import Facts, SetAnswer, find_relaxed
-from redy.redundancy.result import find_constant, find_result
+from redy.redundancy.result import Constant, find_constant, find_result
 
 MARGIN = 1e-5
 """Outputs closer than this share of the largest output are tied, by default."""
@@ -31,8 +31,6 @@ def forward_criterion(problem: Problem, known: Known) -> None:
     """Forward redundancy: outputs stay exactly equal (`redy.redundancy.forward`)."""
     answer = find_forward(_facts(problem, known, "forward"))
     _take(known, "forward", answer)
-    if answer.findings:
-        known.claims.append(f"{len(answer.findings)} units are forward redundant: no output changes on the box.")
 
 
 def decided_at_once(problem: Problem, known: Known) -> bool:
@@ -52,20 +50,15 @@ def result_criterion(problem: Problem, known: Known) -> None:
         return
     answer = find_result(facts, claim)
     _take(known, "result", answer, constant=False)
-    if answer.findings:
-        known.claims.append(
-            f"The {claim.winner} winner of the original is kept: for every winner i and every output o that i beats by "
-            f"more than {claim.margin:.3g}, i still beats o; outputs closer than that are tied."
-        )
 
 
-def _take_constant(known: Known, found: tuple[Finding, ...] | None) -> bool:
+def _take_constant(known: Known, found: Constant | None) -> bool:
     if found is None:
         return False
-    known.findings.extend(found)
+    known.findings.extend(found.findings)
     known.undecided.clear()
-    known.stats["result"] = {"elements": len(found), "constant decision": True}
-    known.claims.append("The decision is constant on the box.")
+    known.stats["result"] = {"elements": len(found.findings), "constant decision": True}
+    known.winner = found.winner
     return True
 
 
@@ -75,11 +68,6 @@ def relaxed_criterion(problem: Problem, known: Known) -> None:
     allowed = tolerances(problem)
     answer = find_relaxed(facts, (1 - LEFT) * allowed)
     _take(known, "relaxed", answer, tolerance=allowed.tolist())
-    if answer.findings:
-        known.claims.append(
-            f"{len(answer.findings)} units are replaced by lines near them; every output stays within its tolerance "
-            f"({', '.join(f'{value:.4g}' for value in np.unique(allowed)[:8])}){_relation(problem.options)}."
-        )
 
 
 def decision_claim(problem: Problem) -> SameWinner:
@@ -112,13 +100,6 @@ def output_range(network: Network, box: Box, seed: int) -> Array:
     count = min(REFERENCE_POINTS, max(200, 2_000_000_000 // max(1, network.macs)))
     found = outputs(network, sample_points(box, count, 1024, seed))
     return np.asarray(found.max(axis=0) - found.min(axis=0))
-
-
-def _relation(options: Options) -> str:
-    if options.relative_to is None:
-        return ""
-    where = "the box" if options.relative_to == "box" else "the reference box"
-    return f", {options.tolerance:g} of the output's range met on {where}"
 
 
 def _facts(problem: Problem, known: Known, name: str) -> Facts:

@@ -12,6 +12,7 @@ ties is said in `redy.questions.query`.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -35,7 +36,20 @@ _MORE = 20_000
 """Points drawn where those at hand show one winner only, although the decision was not proved constant."""
 
 
-def find_constant(facts: Facts, claim: SameWinner) -> tuple[Finding, ...] | None:
+@dataclass(frozen=True, slots=True, eq=False)
+class Constant:
+    """A decision that is constant on the box.
+
+    Attributes:
+        winner: the output that wins everywhere.
+        findings: a constant for every neuron.
+    """
+
+    winner: int
+    findings: tuple[Finding, ...]
+
+
+def find_constant(facts: Facts, claim: SameWinner) -> Constant | None:
     """A constant for every neuron where the decision is constant on the box; None where that is not proved.
 
     The constants are the values at the centre of the box, where the winner leads like everywhere else.
@@ -59,7 +73,7 @@ def find_constant(facts: Facts, claim: SameWinner) -> tuple[Finding, ...] | None
     for unit in units:
         line = Line(0.0, float(trace[unit.node].ravel()[unit.index]))
         found.append(Finding(unit, "result", line, _error(facts, unit, line), Proved(proof)))
-    return tuple(found)
+    return Constant(best, tuple(found))
 
 
 def all_neurons(facts: Facts) -> list[Unit]:

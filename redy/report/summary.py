@@ -13,28 +13,11 @@ import numpy as np
 
 from redy.model import Activate, Affine, Array, Box, Network, Proved
 from redy.model.network import node_parameters
-from redy.reduction import Reduction
+from redy.reduction import Measured, Reduction
 from redy.version import __version__
 
 FORMAT = 1
 """Version of the document; a change that breaks readers raises it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What running both files in onnxruntime showed.
-
-    Attributes:
-        points: how many inputs of the box were run.
-        deviation: the largest |reduced - original| of any output.
-        scale: the largest |original| of any output.
-        winners: at how many points the winning output differs.
-    """
-
-    points: int
-    deviation: float
-    scale: float
-    winners: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +183,6 @@ def _guarantee(reduction: Reduction) -> dict[str, Any]:
         "statement": guarantee.statement,
         "preserve": guarantee.preserve,
         "error": _listed(guarantee.error),
-        "analytic": _listed(guarantee.analytic),
         "found": _listed(guarantee.found),
         "found_at": _listed(guarantee.points),
         "trusted": list(guarantee.trusted),

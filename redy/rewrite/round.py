@@ -2,8 +2,7 @@
 
     W := fl(W),  b := fl(b)      (round to nearest in float32, float16 or float64)
 
-What it changes in the outputs is bounded by `redy.rewrite.deviation`, which compares the written network with the
-original in real arithmetic.
+What it changes in the outputs is part of what is proved about the two files (`redy.reduction.compare`).
 """
 
 from __future__ import annotations

@@ -149,19 +149,32 @@ def test_the_model_itself_is_never_overwritten(model, box, tmp_path, capsys):
     assert copy.read_bytes() == model.read_bytes()
 
 
-def test_a_result_that_differs_is_not_written(model, box, tmp_path, capsys, monkeypatch):
-    import redy.formats.onnx_write as writing
+def test_what_the_writer_does_wrong_is_no_false_statement(model, box, tmp_path, capsys, monkeypatch):
     from redy.model import Affine
+    from redy.reduction import settle
     from redy.rewrite.dense import rebuilt
 
-    write = writing.write_network
-
-    def wrong(network, path, *, metadata=None):
+    def wrong(network, metadata=None):
         *others, last = network.nodes
         assert isinstance(last, Affine)
-        write(rebuilt(network, [*others, Affine(last.name, last.terms, last.bias + 1)]), path, metadata=metadata)
+        return to_model(rebuilt(network, [*others, Affine(last.name, last.terms, last.bias + 1)]), metadata)
 
-    monkeypatch.setattr(writing, "write_network", wrong)
+    to_model = settle.to_model
+    monkeypatch.setattr(settle, "to_model", wrong)
+    out = tmp_path / "small.onnx"
+    assert run(["reduce", str(model), "--bounds", str(box), "-o", str(out), "--json", "--quiet"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert out.read_bytes() == model.read_bytes()
+    assert document["guarantee"]["statement"] == "The file holds the original network, unchanged."
+    assert any("differs from the original by more than rounding" in note for note in document["notes"])
+    assert document["findings"] == []
+
+
+def test_a_result_that_differs_in_onnxruntime_is_not_written(model, box, tmp_path, capsys, monkeypatch):
+    import redy.reduction.write as writing
+    from redy.reduction import Measured
+
+    monkeypatch.setattr(writing, "measure", lambda *_: Measured(10, 1.0, 2.0, 0))
     out = tmp_path / "small.onnx"
     out.write_text("keep me")
     assert run(["reduce", str(model), "--bounds", str(box), "-o", str(out), "--quiet"]) == 1
@@ -170,14 +183,13 @@ def test_a_result_that_differs_is_not_written(model, box, tmp_path, capsys, monk
     assert [path.name for path in tmp_path.iterdir()] == ["small.onnx"]
 
 
-def test_an_interrupt_leaves_nothing_half_written(model, box, tmp_path, capsys, monkeypatch):
-    import redy.formats.onnx_write as writing
+def test_an_interrupt_leaves_nothing_half_written(model, box, tmp_path, monkeypatch):
+    import redy.reduction.write as writing
 
-    def interrupted(network, path, *, metadata=None):
-        path.write_bytes(b"half")
+    def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(writing, "write_network", interrupted)
+    monkeypatch.setattr(writing, "measure", interrupted)
     out = tmp_path / "small.onnx"
     assert run(["reduce", str(model), "--bounds", str(box), "-o", str(out), "--quiet"]) == 130
     assert list(tmp_path.iterdir()) == []

@@ -183,19 +183,16 @@ def test_a_constant_decision_gives_a_constant_network():
     apart = np.abs(network.evaluate(points) - reduction.network.evaluate(points)).max(axis=0)
     assert (apart <= error + EXACT).all()
     assert (error <= 2 * apart).all()
-    assert "Only the decision is preserved" in reduction.guarantee.statement
+    assert "the largest output of the original stays the largest" in reduction.guarantee.statement
 
 
-def test_with_many_inputs_one_bound_of_the_difference_is_below_the_analytic_one():
+def test_with_many_inputs_one_linear_pass_bounds_the_difference_tightly():
     rng = np.random.default_rng(3)
     network, box = random_network(rng, (20, 8, 8, 3), relu()), random_box(rng, 20)
     guarantee = reduce(network, box, samples=300).guarantee
-    error, analytic, met = (
-        values[network.outputs[0].name] for values in (guarantee.error, guarantee.analytic, guarantee.found)
-    )
+    error, met = (values[network.outputs[0].name] for values in (guarantee.error, guarantee.found))
     assert (met <= error).all()
-    assert (error <= analytic).all()
-    assert error.max() < analytic.max()
+    assert error.max() < 10 * met.max()
 
 
 def test_a_refit_makes_the_proved_error_smaller_or_is_not_taken():

@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from onnx import ModelProto
 
 from redy.formats.onnx_run import Session
 from redy.model import Array, Box
-from redy.report.summary import Measured
 
 CHUNK = 4096
 """Points run at once."""
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What running both files in onnxruntime showed.
+
+    Attributes:
+        points: how many inputs of the box were run.
+        deviation: the largest |reduced - original| of any output.
+        scale: the largest |original| of any output.
+        winners: at how many points the winning output differs.
+    """
+
+    points: int
+    deviation: float
+    scale: float
+    winners: int
+
+
 def measure(
-    original: Path, reduced: Path, box: Box, points: Array, dtype: str, winner: Literal["max", "min"] = "max"
+    original: Path | ModelProto,
+    reduced: Path,
+    box: Box,
+    points: Array,
+    dtype: str,
+    winner: Literal["max", "min"] = "max",
 ) -> Measured:
     """Run both files at points of the box.
 
     Args:
-        original: the file that was read.
+        original: the file that was read, or the model.
         reduced: the file that was written.
         box: the inputs for which the two are compared.
         points: inputs (n, *input shape) of the box.

@@ -1,0 +1,233 @@
+"""Two networks as they were read from two files: how far apart they are, and whether a claim about both is proved."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from redy.bounds.difference import difference_bounds
+from redy.bounds.linear import form_bounds
+from redy.bounds.result import Bounds
+from redy.condensed.climb import Met
+from redy.condensed.form import Intervals
+from redy.condensed.joint import Pairs, bounded, join, nearest
+from redy.condensed.maximise import BOXES, RATIO, Largest, largest
+from redy.condensed.search import Rows
+from redy.errors import Unsupported
+from redy.model import (
+    Array,
+    Box,
+    Comparison,
+    Limits,
+    LinearBounds,
+    Network,
+    Proof,
+    Proved,
+    SameWinner,
+    Unknown,
+    Verdict,
+)
+from redy.questions.ask import ask
+from redy.questions.query import outputs
+from redy.questions.situation import Engines, Situation, few_inputs
+
+TIGHTENING = 300_000_000
+"""Work on thresholds that tighten a bound (see `redy.condensed.maximise`), a second or two."""
+MEMORY = 1 << 30
+"""Bytes that the dense matrices of the condensed form of two networks may take."""
+WINNER_WORK = 2_000_000_000
+"""Work on the question whether the decision is kept."""
+_PAIRING = 64
+"""Points on which partners are looked for."""
+_START_POINTS = 512
+
+Errors = dict[str, Array]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hints:
+    """What makes a comparison cheaper or tighter; none of it can make it wrong, as long as `known` is sound.
+
+    Attributes:
+        known: sound pre-activation bounds of the first network on the box, by `Activate` name.
+        points: (m, *input shape) points of the box; None: the centre.
+        likely: per output element a bound that is likely to hold, tried first; or None.
+        enough: a bound at most this large is not tightened; one number or one per output element.
+        winner: the output that wins on the whole box in the first network, where that is proved; or None.
+        boxes: sub-boxes that may be cut best first.
+        work: work on thresholds.
+        engines: which engines may answer.
+        deadline: `time.monotonic()` at which tightening ends; None for none.
+    """
+
+    known: Intervals = field(default_factory=dict)
+    points: Array | None = None
+    likely: Array | None = None
+    enough: float | Array = 0.0
+    winner: int | None = None
+    boxes: int = BOXES
+    work: int = TIGHTENING
+    engines: Engines = field(default_factory=Engines)
+    deadline: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Apart:
+    """How far two networks are apart on a box; all arrays flattened, one entry per element of all outputs.
+
+    Attributes:
+        bound: of |y' - y|, sound; infinite where there is none.
+        found: the largest difference met.
+        points: (outputs, *input shape) where it was met.
+        complete: whether the bound is within 5% of the largest difference met, or what rounding alone may be.
+    """
+
+    bound: Array
+    found: Array
+    points: Array
+    complete: bool
+
+
+def compare(first: Network, second: Network, box: Box, hints: Hints) -> Apart:
+    """How far apart two networks with equal inputs and outputs are on a box.
+
+    Where few inputs vary the bound is tightened by branching (`redy.condensed.maximise`); else, and where a node does
+    not fit the condensed form, it comes from one linear pass over the difference (`redy.bounds.difference`).
+
+    Raises:
+        InputError: inputs or outputs differ in number or shape.
+    """
+    points = box.center[None] if hints.points is None else hints.points
+    if few_inputs(box) and fits(first, second, box, hints.known):
+        try:
+            found = _tightened(first, second, box, hints, points)
+        except Unsupported:
+            found = None
+        if found is not None:
+            where = box.clip(found.points.reshape(-1, *box.shape))
+            # The value in the networks themselves, not in their condensed form.
+            at = np.arange(len(where))
+            met = np.abs(outputs(first, where) - outputs(second, where))[at, at]
+            if found.complete:
+                return Apart(found.bound, met, where, complete=True)
+            bound = np.minimum(found.bound, _linear(first, second, box, hints))
+            return Apart(bound, met, where, bool((bound <= RATIO * met).all()))
+    bound = _linear(first, second, box, hints)
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart = np.abs(outputs(first, points) - outputs(second, points))
+    worst = apart.argmax(axis=0)
+    met = apart[worst, np.arange(len(worst))]
+    return Apart(bound, met, points[worst], bool((bound <= RATIO * met).all()))
+
+
+def _linear(first: Network, second: Network, box: Box, hints: Hints) -> Array:
+    low, high = difference_bounds(first, second, box, hints.known)
+    return np.maximum(np.maximum(-low, high), 0.0)
+
+
+def _tightened(first: Network, second: Network, box: Box, hints: Hints, points: Array) -> Largest | None:
+    """The bound by branching; None where values are too large for it."""
+    joint = join(first, second, box, hints.known, pairs(first, second, points))
+    rows = Rows.of(joint.condensed, joint.apart)
+    if not (np.isfinite(rows.e).all() and np.isfinite(rows.base).all()):
+        return None
+    flat = points.reshape(len(points), box.size)
+    if not hints.boxes:
+        bound = np.maximum(*map(np.abs, bounded(joint.condensed, joint.apart)))
+        met = Met(rows)
+        met.see(flat)
+        return Largest(bound, met.values, met.points, 1, bool((bound <= RATIO * met.values).all()))
+    return largest(
+        rows,
+        flat,
+        known=hints.likely,
+        enough=hints.enough,
+        boxes=hints.boxes,
+        work=hints.work,
+        deadline=hints.deadline,
+    )
+
+
+def fits(first: Network, second: Network, box: Box, known: Intervals) -> bool:
+    """Whether the condensed form of two networks fits into `MEMORY`."""
+    unstable = second.units
+    for node in first.activations:
+        unstable += (
+            int((node.function.stuck(*known[node.name]) < 0).sum()) if node.name in known else math.prod(node.shape)
+        )
+    values = sum(math.prod(node.shape) for network in (first, second) for node in network.nodes)
+    return 8 * values * (box.size + unstable) <= MEMORY
+
+
+def pairs(first: Network, second: Network, points: Array) -> Pairs:
+    """Partners of the second network's units: those whose pre-activations are nearest on a few of the points."""
+    return nearest(first, second, points[-_PAIRING:])
+
+
+def prove_files(first: Network, second: Network, box: Box, claim: Comparison, hints: Hints) -> Verdict:
+    """Whether a claim holds for two networks as they were read from two files.
+
+    A certificate about the files (issued or checked) has its place behind a `Proved` verdict and before the second file
+    gets its name.
+
+    Args:
+        first: the original, read from its file.
+        second: the other one, read back from its file.
+        box: the inputs.
+        claim: `Within` or `SameWinner`.
+        hints: what makes it cheaper.
+
+    Raises:
+        InputError: inputs or outputs differ in number or shape.
+    """
+    if isinstance(claim, SameWinner):
+        if hints.winner is not None and _wins(second, box, claim, hints.winner):
+            text = f"output {hints.winner} wins on the whole box in both networks"
+            return Proved(Proof(text, "linear"))
+        low, high = difference_bounds(first, second, box, hints.known) if not few_inputs(box) else (None, None)
+        if low is not None and high is not None and _drifts_little(low, high, claim):
+            return Proved(Proof(str(claim), "linear", (LinearBounds(low, high),)))
+    else:
+        apart = compare(first, second, box, replace(hints, enough=claim.tolerance, likely=claim.tolerance))
+        if (apart.bound <= claim.tolerance).all():
+            return Proved(Proof(str(claim), "difference", (LinearBounds(-apart.bound, apart.bound),)))
+    if not fits(first, second, box, hints.known):
+        return Unknown("linear bounds of the difference do not show it, and the networks are too large for a search")
+    points = box.center[None] if hints.points is None else hints.points
+    situation = Situation(first, box, second, hints.known, points, pairs(first, second, points), engines=hints.engines)
+    deadline = math.inf if hints.deadline is None else hints.deadline
+    try:
+        return ask(claim, situation, Limits(WINNER_WORK, deadline))
+    except Unsupported as error:
+        return Unknown(str(error))
+
+
+def _wins(network: Network, box: Box, claim: SameWinner, winner: int) -> bool:
+    """Whether linear bounds show that an output wins in a network on the whole box."""
+    port = network.outputs[0]
+    others = [o for o in range(math.prod(port.shape)) if o != winner]
+    forms = np.zeros((len(others), len(others) + 1))
+    forms[:, winner] = 1.0 if claim.winner == "max" else -1.0
+    forms[np.arange(len(others)), others] = -forms[:, winner]
+    try:
+        lower, _ = form_bounds(network, Bounds(box, {}, "none"), port.name, forms.reshape(-1, *port.shape))
+    except Unsupported:
+        return False
+    return bool((lower > 0).all())
+
+
+def _drifts_little(low: Array, high: Array, claim: SameWinner) -> bool:
+    """Whether no lead y_i - y_o changes by the margin: then whoever leads by more still leads."""
+    return bool((high.max() - low.min()) * (1 + 2.0**-50) <= claim.margin)
+
+
+def by_port(network: Network, flat: Array) -> Errors:
+    """Rows, one per output element of all outputs, by output."""
+    result, start = {}, 0
+    for port in network.outputs:
+        size = math.prod(port.shape)
+        result[port.name] = flat[start : start + size].reshape(*port.shape, *flat.shape[1:])
+        start += size
+    return result

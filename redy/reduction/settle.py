@@ -1,0 +1,124 @@
+"""From findings to a file whose guarantee is proved: rewrite, write, read back, prove, and undo what fails.
+
+The claim is about the original and the network that is read back, so whatever folding, rounding, fusing or writing did
+wrong shows as a claim that is not proved. Then findings of the criterion that ran last are undone, half of what is left
+of them at a time, then those of the one before it; if no form with any finding is proved, and the rewriting alone is
+not either, the original itself is what is written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import onnx
+
+from redy.errors import CheckFailed, InputError
+from redy.formats.onnx_read import read_network
+from redy.formats.onnx_write import to_model
+from redy.model import Finding, Network
+from redy.reduction.guarantee import Exceeded, state, unchanged
+from redy.reduction.problem import Guarantee, Known, Problem
+from redy.rewrite import Refusal, Shrunk, is_channel, round_weights, shrink
+
+HALVINGS = 3
+"""How often the findings of one criterion are halved before all of them are undone."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Final:
+    """What will be written.
+
+    Attributes:
+        network: as it was read back.
+        model: the file; None for the original's own.
+        guarantee: proved for it.
+        shrunk: what the rewrites did; None where the original is kept.
+    """
+
+    network: Network
+    model: bytes | None
+    guarantee: Guarantee
+    shrunk: Shrunk | None
+
+
+def settle(problem: Problem, known: Known, timings: dict[str, float]) -> Final:
+    """The file with as many findings as its guarantee can be proved with; `known.findings` become those."""
+    for findings in _attempts(tuple(known.findings), problem.options.criteria):
+        known.findings = list(findings)
+        try:
+            return _settled(problem, known, timings)
+        except Exceeded as reason:
+            what = f"{len(findings)} findings" if findings else "what holds for every input"
+            known.notes.append(f"{what} undone: {reason}")
+    known.findings = []
+    known.notes.append("the original is kept as it is")
+    return Final(problem.network, None, unchanged(problem.network, problem.options.preserve), None)
+
+
+def _attempts(findings: tuple[Finding, ...], criteria: tuple[str, ...]) -> Iterator[tuple[Finding, ...]]:
+    """All findings, then fewer and fewer."""
+    yield findings
+    kinds = [kind for kind in dict.fromkeys(reversed(criteria)) if any(f.kind == kind for f in findings)]
+    for kind in kinds:
+        mine = [finding for finding in findings if finding.kind == kind]
+        others = [finding for finding in findings if finding.kind != kind]
+        sizes = [len(mine) >> k for k in range(1, HALVINGS + 1)]
+        for size in dict.fromkeys([*sizes, 0]):
+            kept = set(map(id, [*others, *mine[:size]]))
+            yield tuple(finding for finding in findings if id(finding) in kept)
+        findings = tuple(others)
+
+
+def _settled(problem: Problem, known: Known, timings: dict[str, float]) -> Final:
+    problem.progress("folding")
+    begin = time.perf_counter()
+    small, shrunk = rewritten(problem.network, tuple(known.findings))
+    if small is problem.network and shrunk.refusal is not None:
+        known.notes.append(shrunk.refusal)
+    if small is problem.network:
+        return Final(small, None, unchanged(problem.network, problem.options.preserve), None)
+    try:
+        model, written = read_back(small)
+    except InputError as error:
+        raise Exceeded(f"the network cannot be written ({error})") from error
+    timings["rewrite"] = timings.get("rewrite", 0.0) + time.perf_counter() - begin
+    if written.parameters > problem.network.parameters or written.macs > problem.network.macs:
+        raise Exceeded("every form that can be written is larger than the original")
+    problem.progress("proving what the file preserves")
+    begin = time.perf_counter()
+    guarantee = state(problem, known, written)
+    timings["guarantee"] = timings.get("guarantee", 0.0) + time.perf_counter() - begin
+    return Final(written, model, guarantee, shrunk)
+
+
+def read_back(network: Network) -> tuple[bytes, Network]:
+    """The network as a file, and as it is read from that file.
+
+    Raises:
+        InputError: it cannot be written, or the file cannot be read.
+    """
+    model = to_model(network)
+    data = model.SerializeToString(deterministic=True)
+    return data, read_network(onnx.load_model_from_string(data))
+
+
+def rewritten(network: Network, findings: tuple[Finding, ...]) -> tuple[Network, Shrunk]:
+    """The network with the findings applied, folded and rounded; what could not be rewritten stays as it was."""
+    channels = [finding for finding in findings if is_channel(network, finding)]
+    shrunk = shrink(network, [finding for finding in findings if not is_channel(network, finding)])
+    if isinstance(shrunk, Refusal):
+        raise CheckFailed(shrunk.reason)
+    written = round_weights(shrunk.network, network.weight_dtype)
+    if isinstance(written, Refusal):
+        shrunk = Shrunk.unchanged(network, shrunk.lined, written.reason)
+    rounded = network if isinstance(written, Refusal) else written
+    if not channels:
+        return rounded, shrunk
+    from redy.rewrite.channels import remove_channels  # noqa: PLC0415 - loads onnx, which dense networks do not need
+
+    small = remove_channels(rounded, channels)
+    if isinstance(small, Refusal):
+        return rounded, replace(shrunk, refusal=small.reason)
+    return small, shrunk
