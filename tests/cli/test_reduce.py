@@ -171,8 +171,8 @@ def test_what_the_writer_does_wrong_is_no_false_statement(model, box, tmp_path, 
 
 
 def test_a_result_that_differs_in_onnxruntime_is_not_written(model, box, tmp_path, capsys, monkeypatch):
-    import redy.reduction.write as writing
     from redy.reduction import Measured
+    from redy.reduction import write as writing
 
     monkeypatch.setattr(writing, "measure", lambda *_: Measured(10, 1.0, 2.0, 0))
     out = tmp_path / "small.onnx"
@@ -184,7 +184,7 @@ def test_a_result_that_differs_in_onnxruntime_is_not_written(model, box, tmp_pat
 
 
 def test_an_interrupt_leaves_nothing_half_written(model, box, tmp_path, monkeypatch):
-    import redy.reduction.write as writing
+    from redy.reduction import write as writing
 
     def interrupted(*_):
         raise KeyboardInterrupt

@@ -126,8 +126,8 @@ def test_the_report_says_what_a_tolerance_is_relative_to_and_what_counts_as_tied
 
 
 def test_overflow_in_the_original_does_not_hide_a_difference(tmp_path, capsys, monkeypatch):
-    import redy.reduction.settle as settle
     from redy.model import Affine
+    from redy.reduction import settle
     from redy.rewrite.dense import rebuilt
 
     to_model = settle.to_model
