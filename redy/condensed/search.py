@@ -133,7 +133,16 @@ class Found:
 
 
 class Search:
-    """One search: `run` it once. See the module's docstring."""
+    """One search: `run` it once. See the module's docstring.
+
+    Args:
+        rows, clauses: what is asked.
+        cap: work on one clause after which it is set aside.
+        budget: work in all.
+        cover: bisections of the whole box before the first question.
+        deadline: `time.monotonic()` at which the search ends.
+        patient: a sub-box too small to be cut leaves its clauses open there, and they are asked elsewhere all the same.
+    """
 
     def __init__(
         self,
@@ -144,7 +153,9 @@ class Search:
         budget: int,
         cover: int = 0,
         deadline: float | None = None,
+        patient: bool = False,
     ) -> None:
+        self.patient = patient
         self.rows, self.cap, self.budget, self.cover, self.deadline = rows, cap, max(budget, 1), cover, deadline
         width = max((len(clause.literals) for clause in clauses), default=1)
         self.clauses = np.zeros((len(clauses), width), dtype=np.int64), np.zeros((len(clauses), width), dtype=np.int8)
@@ -159,7 +170,8 @@ class Search:
         stack = self._stack(clauses)
         status, spent = np.zeros(clauses, dtype=np.int64), np.zeros(clauses, dtype=np.int64)
         witness = np.zeros((clauses, rows.lower.shape[1]))
-        progress = (status, spent, np.full(clauses, np.inf), witness)
+        left = np.zeros(clauses, dtype=np.int64)
+        progress = (status, spent, np.full(clauses, np.inf), witness, left)
         lower, upper = np.full(rows.variables, np.inf), np.full(rows.variables, -np.inf)
         span = np.full(rows.count, np.inf)
         found = (lower, upper, np.stack([span, -span]), np.empty(min(_NODES, self.budget // 50 + 1000), dtype=np.int16))
@@ -172,10 +184,11 @@ class Search:
             if self.deadline is not None and time.monotonic() > self.deadline:
                 break
             limit = min(self.budget, int(counters[descent.WORK]) + _SLICE)
-            descent.descend(forms, counts, stack, self.clauses, progress, found, self.cap, self.cover, limit, counters)
+            self._descend(forms, counts, stack, progress, found, limit, counters)
         if counters[descent.TOP] > 0:
             status[status == descent.ALIVE] = descent.ASIDE
             descent.drain(counts, forms[8], stack, found, counters)
+        status[(status == descent.ALIVE) & (left > 0)] = descent.ASIDE
         return Found(
             proved=np.flatnonzero(status == descent.ALIVE).tolist(),
             refuted={int(c): witness[c] for c in np.flatnonzero(status == descent.REFUTED)},
@@ -187,6 +200,19 @@ class Search:
             boxes=int(counters[descent.BOXES]),
             work=int(counters[descent.WORK]),
         )
+
+    def _descend(
+        self,
+        forms: tuple[NDArray[Any], ...],
+        counts: NDArray[np.int64],
+        stack: tuple[NDArray[Any], ...],
+        progress: tuple[NDArray[Any], ...],
+        found: tuple[NDArray[Any], ...],
+        limit: int,
+        counters: NDArray[np.int64],
+    ) -> None:
+        options = self.cap, self.cover, self.patient
+        descent.descend(forms, counts, stack, self.clauses, progress, found, *options, limit, counters)
 
     def _forms(self) -> tuple[tuple[NDArray[Any], ...], NDArray[np.int64]]:
         rows = self.rows

@@ -39,12 +39,12 @@ class BoxTree:
     Attributes:
         tree: in pre-order, the input (flattened) at which each sub-box is bisected in the middle, -1 for a leaf, int16.
         box: the box that the tree subdivides.
-        rows: how many rows or clauses it was searched for.
+        parts: numbers of the parts of the claim (conjunctions of a property) that hold in every leaf; empty: all.
     """
 
     tree: NDArray[np.int16]
     box: Box
-    rows: int = 1
+    parts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -135,7 +135,7 @@ def _judged(query: Query, found: Found) -> Verdict:
         return Unknown("a point within rounding, or within half the margin, of breaking the claim")
     if found.open:
         return Unknown("budget or time limit")
-    evidence = BoxTree(found.tree, query.box, len(found.proved))
+    evidence = BoxTree(found.tree, query.box)
     return Proved(Proof(str(query.claim), "branch", (evidence,)))
 
 

@@ -39,7 +39,7 @@ def seen_at(network: Network, points: Array) -> Seen:
             first, last = values.min(axis=0), values.max(axis=0)
             low[name] = np.minimum(low[name], first) if name in low else first
             high[name] = np.maximum(high[name], last) if name in high else last
-    error = _rounding(network, {name: np.maximum(np.abs(low[name]), np.abs(high[name])) for name in low})
+    error = rounding(network, {name: np.maximum(np.abs(low[name]), np.abs(high[name])) for name in low})
     return {
         node.name: (low[node.source] + error[node.source], high[node.source] - error[node.source])
         for node in network.activations
@@ -47,8 +47,13 @@ def seen_at(network: Network, points: Array) -> Seen:
     }
 
 
-def _rounding(network: Network, reached: Mapping[str, Array]) -> dict[str, Array]:
-    """e for every value that depends on affine and piecewise-linear nodes only."""
+def rounding(network: Network, reached: Mapping[str, Array]) -> dict[str, Array]:
+    """e, how far float64 values may be off, for every value behind affine, piecewise-linear and pooling nodes only.
+
+    Args:
+        network: the network.
+        reached: (*shape) the largest absolute value of every node at the points in question.
+    """
     error = {network.input.name: np.zeros(network.input.shape)}
     for node in network.nodes:
         if not all(source in error for source in node.sources):

@@ -9,6 +9,7 @@ from redy.condensed.form import Intervals
 from redy.condensed.joint import Pairs
 from redy.milp.solver import Choice
 from redy.model import Array, Box, Network
+from redy.questions.witness import Run
 
 Engine = Literal["auto", "linear", "branch", "milp"]
 
@@ -48,6 +49,8 @@ class Situation:
         points: points (m, *input shape) of the box that were met before, where the claim is tried first; or None.
         pairs: partners of the second network's units (see `redy.condensed.joint`); by name and place by default.
         engines: which engines may answer.
+        run: the file's own evaluation, in which a violation of a property must be confirmed; without one float64
+            evaluation must be sure of it.
     """
 
     network: Network
@@ -57,6 +60,7 @@ class Situation:
     points: Array | None = None
     pairs: Pairs | None = None
     engines: Engines = field(default_factory=Engines)
+    run: Run | None = None
 
     @property
     def few_inputs(self) -> bool:

@@ -135,7 +135,7 @@ def _proved(facts: Facts, walk: Walk, unit: Unit, piece: int, reads: list[int]) 
     if len(found.proved) < len(clauses):
         return None
     claim = f"{unit.node}[{unit.index}] lies in piece {piece}, or nothing that reads it is active"
-    return Proof(claim, "branch", (BoxTree(found.tree, facts.box, len(clauses)),))
+    return Proof(claim, "branch", (BoxTree(found.tree, facts.box),))
 
 
 def _with_line(walk: Walk, row: int, column: int, piece: int) -> Form:

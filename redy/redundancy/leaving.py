@@ -95,7 +95,7 @@ def ask_leaving(
             refuted[owners[c]] = point[0]
         else:
             open_[owners[c]] += 1
-    evidence = BoxTree(found.tree, query.box, len(clauses))
+    evidence = BoxTree(found.tree, query.box)
     proof = None if open_ or refuted else Proof(str(query.claim), "branch", (evidence,))
     return Left(open_, refuted, proof, found.work)
 

@@ -162,7 +162,7 @@ class _Search:
             if name in self.seen:
                 before = self.seen[name]
                 self.seen[name] = np.minimum(before[0], low), np.maximum(before[1], high)
-        trees = tuple(BoxTree(step.tree, box, len(step.proved)) for step in found.passes)
+        trees = tuple(BoxTree(step.tree, box) for step in found.passes)
         proved = self._record(self.bounds, "branch", trees)
         if not found.complete:
             self.notes.append("branching ended at its budget or time limit")

@@ -29,7 +29,7 @@ TOP, BOXES, NODES, WORK = 0, 1, 2, 3
 
 
 @compiled
-def descend(forms, counts, stack, clauses, progress, found, cap, cover, budget, counters):  # type: ignore[no-untyped-def]
+def descend(forms, counts, stack, clauses, progress, found, cap, cover, patient, budget, counters):  # type: ignore[no-untyped-def]
     """Work on the stack until it is empty or `budget` units of work in all have been done.
 
     One unit of work is one row times one variable of the form in which a sub-box is bounded: it costs about a
@@ -40,18 +40,19 @@ def descend(forms, counts, stack, clauses, progress, found, cap, cover, budget, 
         counts: (FOLDS, 2) rows and variables of each form.
         stack: (lo, hi, zlo, zhi, open, level, depth), each with a leading axis of stack places.
         clauses: (rows (Q, W) as names, sides (Q, W): 1 LOWER, 2 UPPER, 0 unused).
-        progress: (status, spent (Q,), nearest, witness (Q, n)): ALIVE, ASIDE or REFUTED; the work done in sub-boxes in
-            which each clause stayed open; by how much each clause holds at the point met that comes nearest to refuting
-            it (negative where it is refuted), and that point.
+        progress: (status, spent (Q,), nearest, witness (Q, n), left (Q,)): ALIVE, ASIDE or REFUTED; the work done in
+            sub-boxes in which each clause stayed open; by how much each clause holds at the point met that comes
+            nearest to refuting it (negative where it is refuted), and that point; leaves in which it stayed open.
         found: (lower, upper (root variables,), range (2, root rows), tree): bounds over all leaves, values met, cuts.
         cap: a clause on which more work was spent is set aside.
         cover: sub-boxes are cut down to this depth also where no clause is open, as long as a variable is unstable: the
             variables' bounds over all leaves are then tighter than those of the whole box.
+        patient: a clause that a sub-box too small to be cut leaves open is not set aside, but asked elsewhere.
         counters: [top of stack, sub-boxes bounded, tree nodes written, work done].
     """
     C, b, M, e, partner, size, reach, base, names, doubt = forms
     lo, hi, zlo, zhi, open_, level, depth = stack
-    status, spent, _, _ = progress
+    status, spent, _, _, left = progress
     lower, upper, seen, tree = found
     n, U0, R0, Q = lo.shape[1], M.shape[2], C.shape[1], len(status)
     work = scratch(R0, U0, n)
@@ -106,7 +107,9 @@ def descend(forms, counts, stack, clauses, progress, found, cap, cover, budget, 
         if axis < 0:
             for q in range(Q):
                 if open_[s, q] and status[q] == ALIVE:
-                    status[q] = ASIDE
+                    left[q] += 1
+                    if not patient:
+                        status[q] = ASIDE
             _keep(U, names[f], zlo[s], zhi[s], lower, upper)
             continue
         tree[counters[NODES] - 1] = axis
@@ -168,7 +171,7 @@ def _close(U, open_, clauses, place, zlo, zhi, low, high):  # type: ignore[no-un
 @compiled
 def _refute(R, open_, clauses, place, names, values, doubt, seen, progress, point):  # type: ignore[no-untyped-def]
     """Refute the open clauses all of whose rows have the wrong sign at the point, beyond rounding."""
-    status, _, nearest, witness = progress
+    status, _, nearest, witness, _ = progress
     rows, sides = clauses
     for r in range(R):
         seen[0, names[r]] = min(seen[0, names[r]], values[r] + doubt[r])
