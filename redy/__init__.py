@@ -17,8 +17,15 @@ if TYPE_CHECKING:
     from redy.formats.boxes import read_boxes as read_boxes
     from redy.formats.onnx_read import read_network as read_network
     from redy.formats.onnx_write import write_network as write_network
+    from redy.formats.properties import read_property as read_property
     from redy.model.box import Box as Box
     from redy.model.network import Network as Network
+    from redy.model.property import Conjunction as Conjunction
+    from redy.model.property import Property as Property
+    from redy.model.verdict import Proved as Proved
+    from redy.model.verdict import Refuted as Refuted
+    from redy.model.verdict import Unknown as Unknown
+    from redy.questions.prove import prove as prove
     from redy.reduction import Reduction as Reduction
     from redy.reduction import reduce as reduce
     from redy.reduction import write_reduction as write_reduction
@@ -28,13 +35,20 @@ if TYPE_CHECKING:
 _HOMES = {
     "Box": "redy.model.box",
     "CheckFailed": "redy.errors",
+    "Conjunction": "redy.model.property",
     "Family": "redy.slicing.family",
     "InputError": "redy.errors",
     "Network": "redy.model.network",
     "RedyError": "redy.errors",
+    "Property": "redy.model.property",
+    "Proved": "redy.model.verdict",
     "Reduction": "redy.reduction",
+    "Refuted": "redy.model.verdict",
+    "Unknown": "redy.model.verdict",
     "Unsupported": "redy.errors",
     "__version__": "redy.version",
+    "prove": "redy.questions.prove",
+    "read_property": "redy.formats.properties",
     "read_box": "redy.formats.boxes",
     "read_boxes": "redy.formats.boxes",
     "read_network": "redy.formats.onnx_read",

@@ -18,6 +18,7 @@ SUMMARIES = {
     "reduce": "Prove which neurons are not needed on a box of inputs and write the smaller network.",
     "simplify": "Remove the channels of a pruned network that are constant or unused, exactly.",
     "verify": "Decide whether two networks are equivalent on a box of inputs.",
+    "prove": "Decide whether a network has a property (VNN-LIB).",
     "slice": "Cut a box into slices and reduce the network for each: a family of small networks.",
     "eval": "Evaluate a family of small networks.",
     "export": "Write a family, or one slice of it, as ONNX or C99.",

@@ -12,17 +12,19 @@ import math
 import numpy as np
 
 from redy.errors import Unsupported
-from redy.model import Comparison, Limits, Refuted, Unknown, Verdict
+from redy.model import Comparison, Limits, Property, Refuted, Unknown, Verdict
 from redy.questions.by_milp import ask_milp
+from redy.questions.properties import PropertySearch
 from redy.questions.query import Query, violation
 from redy.questions.query import ask as ask_branching
-from redy.questions.situation import Situation
+from redy.questions.situation import Situation, few_inputs
+from redy.questions.wide_properties import WideSearch
 
 SOLVER_SECONDS = {"after branching": 5.0, "published": 30.0}
 """How long the solver may work on one question where no deadline comes first."""
 
 
-def ask(claim: Comparison, situation: Situation, limits: Limits) -> Verdict:
+def ask(claim: Comparison | Property, situation: Situation, limits: Limits) -> Verdict:
     """The verdict on a claim.
 
     Args:
@@ -34,6 +36,8 @@ def ask(claim: Comparison, situation: Situation, limits: Limits) -> Verdict:
         InputError: the networks do not fit together, or an engine was chosen by name that cannot work on them
             (`Unsupported` names the node).
     """
+    if isinstance(claim, Property):
+        return _property(claim, situation, limits)
     assert situation.other is not None
     query = Query(situation.network, situation.other, situation.box, claim, situation.known, situation.pairs)
     if (witness := _met(query, situation)) is not None:
@@ -51,6 +55,19 @@ def ask(claim: Comparison, situation: Situation, limits: Limits) -> Verdict:
     if isinstance(verdict, Unknown) and asks_solver(situation) and limits.remaining() > 0:
         verdict = _by_solver(query, situation, limits)
     return verdict
+
+
+def _property(claim: Property, situation: Situation, limits: Limits) -> Verdict:
+    """Search over inputs where few of them vary on every box and all nodes can be condensed; else over units."""
+    engine = situation.engines.engine
+    few = all(few_inputs(box) for box in claim.boxes())
+    if engine == "branch" or (engine == "auto" and few):
+        try:
+            return PropertySearch(claim, situation, limits).run()
+        except Unsupported:
+            if engine == "branch":
+                raise
+    return WideSearch(claim, situation, limits).run()
 
 
 def asks_solver(situation: Situation) -> bool:

@@ -103,15 +103,15 @@ def _decisions(query: Query, encoding: Encoding, claim: SameWinner, count: int) 
                     lead = np.zeros(count)
                     lead[winner], lead[beaten] = sign, -sign
                     row, constant = encoding.objective(_merged(_weights(encoding, query, lead, None)))
-                    program = _at_least(program, row, (claim.margin if beaten == other else 0.0) - constant)
+                    program = at_least(program, row, (claim.margin if beaten == other else 0.0) - constant)
             lead = np.zeros(count)
             lead[winner], lead[other] = -sign, sign
             goal = encoding.objective(_merged(_weights(encoding, query, None, lead)))
             yield _Question(program.aimed_at(*goal), -claim.ahead, claim.margin)
 
 
-def _at_least(program: Program, row: Array, lower: float) -> Program:
-    """The program with one more row: row . v >= lower."""
+def at_least(program: Program, row: Array, lower: float) -> Program:
+    """The program with one more row: row . v >= lower, rounded so that no point is lost."""
     columns = np.flatnonzero(row)
     return replace(
         program,

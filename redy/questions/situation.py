@@ -13,7 +13,7 @@ from redy.questions.witness import Run
 
 Engine = Literal["auto", "linear", "branch", "milp"]
 
-BRANCHING_INPUTS = 12
+BRANCHING_INPUTS = 16
 """Up to this number of inputs that are not fixed the box of inputs is cut, above it the phases of unstable units."""
 
 

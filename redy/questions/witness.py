@@ -39,7 +39,8 @@ class Witnesses:
             if (value > doubt).any():
                 continue
             if self.run is None:
-                if (value <= -doubt).all() and conjunction.box.contains(point[None])[0]:
+                sure = np.where(conjunction.strict, value < -doubt, value <= -doubt)
+                if sure.all() and conjunction.box.contains(point[None])[0]:
                     return point
             elif conjunction.met_by(point, self.run(point[None])[0]):
                 return point

@@ -6,7 +6,7 @@ network. Otherwise units become one of their own pieces. Near the border between
 change, so the piece is the one in which points of the border lie, and units that leave it there are not candidates;
 away from the border there is room. The set is found by `redy.redundancy.leaving`, which asks only about points where
 units leave their pieces; where a solver answers, by the counterexample loop of `redy.redundancy.relaxed`. What holds at
-ties is said in `redy.questions.query`.
+ties is said in `redy.model.claims`.
 """
 
 from __future__ import annotations
