@@ -50,6 +50,10 @@ def elementwise_image(node: Elementwise, lower: np.ndarray, upper: np.ndarray) -
         Unsupported: the function is not in the tables above, or an attribute makes it another function.
     """
     low, high = _evaluate(node, lower), _evaluate(node, upper)
+    if node.operator == "Cast":
+        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+            raise Unsupported(f"{node.name}: the cast to a narrower type may overflow; a proof needs a finite range")
+        return low, high  # Rounding to nearest never decreases, and numpy rounds as it does.
     if node.operator in INCREASING and _alpha(node) >= 0 and node.attributes.get("gamma", 1.0) >= 0:
         return low - SLACK * (1 + np.abs(low)), high + SLACK * (1 + np.abs(high))
     if node.operator in VALLEY and _alpha(node) == 1 and node.attributes.get("approximate", "none") in ("none", 0, 0.0):

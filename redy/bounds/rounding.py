@@ -25,15 +25,23 @@ GROW = 1.0 + 2.0**-30
 """Covers the roundings of computing an error bound itself (fewer than 2^22 operations on non-negative numbers)."""
 
 
+READ = 3
+"""Roundings within which a weight of a network may differ from the number that its file means.
+
+1 / d of a division, alpha * w of a Gemm, factor and constant of a BatchNormalization, and breakpoints of a HardSigmoid
+are rounded to float64 when they are read; every other number is read as it is."""
+
+
 def gamma(operations: int) -> float:
-    """gamma_n, rounded up.
+    """gamma_n for `operations` and the roundings of the weights themselves, rounded up.
 
     Raises:
         ValueError: n u is not small, so no useful bound exists.
     """
     if operations >= 2**40:
         raise ValueError(f"no rounding bound for {operations} operations")
-    return operations * UNIT / (1.0 - operations * UNIT) * GROW
+    count = operations + READ
+    return count * UNIT / (1.0 - count * UNIT) * GROW
 
 
 def down(x: NDArray[np.float64]) -> NDArray[np.float64]:

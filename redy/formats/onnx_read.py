@@ -17,23 +17,22 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, inliner, numpy_helper
 
 from redy.errors import InputError
-from redy.formats.reading import activations, arithmetic, dense, movement, spatial
+from redy.formats.reading import activations, arithmetic, casts, dense, learned, movement, spatial
+from redy.formats.reading.casts import FLOATS
 from redy.formats.reading.foreign import carry
 from redy.formats.reading.graph import READERS, SYMBOLIC_BATCH, Graph, Op, Refused, Tensor, Value, label
+from redy.formats.reading.order import live_nodes
 from redy.formats.reading.reference import run_node
 from redy.model import Network, Node, Port
 from redy.model.compose import elide_identities, inline, redirected
+from redy.model.digest import network_digest
 from redy.model.operators import Shape, identity
 
-FAMILIES = (activations, arithmetic, dense, movement, spatial)
-"""The modules that register readers when they are imported."""
+OTHER_BATCH = 5
+"""Another batch size, at which the same network must be read."""
 
-_FLOATS: dict[int, str] = {
-    TensorProto.FLOAT: "float32",
-    TensorProto.DOUBLE: "float64",
-    TensorProto.FLOAT16: "float16",
-    TensorProto.BFLOAT16: "bfloat16",
-}
+FAMILIES = (activations, arithmetic, casts, dense, learned, movement, spatial)
+"""The modules that register readers when they are imported."""
 
 
 def read_network(source: str | os.PathLike[str] | ModelProto) -> Network:
@@ -86,16 +85,37 @@ def _read(model: ModelProto, folder: str) -> Network:
     first: Exception | None = None
     for batch in batches:
         try:
-            return _at_batch(model, port, constants, batch)
+            network = _at_batch(model, port, constants, batch)
+            if batch == SYMBOLIC_BATCH:
+                _check_other_batch(model, port, constants, network)
         except (Refused, InputError) as error:
             first = first or error
+        else:
+            return network
     raise first if first is not None else InputError("the network cannot be read")
+
+
+def _check_other_batch(model: ModelProto, port: Port, constants: Mapping[str, Tensor], network: Network) -> None:
+    """Refuses a file in which a number, and not only a shape, depends on the batch size.
+
+    Raises:
+        InputError: read at another batch size, the file describes another network.
+    """
+    try:
+        other = _at_batch(model, port, constants, OTHER_BATCH)
+    except (Refused, InputError) as error:
+        raise InputError(f"{error} (at another batch size)") from error
+    if network_digest(other) != network_digest(network):
+        raise InputError(
+            "what it computes for one sample depends on the batch size; export the network with a fixed batch of 1, or "
+            "give a shape with --shape"
+        )
 
 
 def _input_port(info: ValueInfoProto) -> tuple[Port, tuple[int, ...]]:
     """The input port, and the batch sizes at which to try reading."""
     kind = info.type.tensor_type
-    if kind.elem_type not in _FLOATS:
+    if kind.elem_type not in FLOATS:
         names = helper.tensor_dtype_to_string(kind.elem_type) if kind.elem_type else "no tensor"
         raise InputError(f"input {info.name!r} must be floating-point, it is {names}")
     if not kind.HasField("shape"):
@@ -106,7 +126,7 @@ def _input_port(info: ValueInfoProto) -> tuple[Port, tuple[int, ...]]:
             raise InputError(
                 f"input {info.name!r} has no fixed size along axis {axis} ({size or '?'}); only the batch may be open"
             )
-    dtype = _FLOATS[kind.elem_type]
+    dtype = FLOATS[kind.elem_type]
     inner: Shape = tuple(int(size) for size in sizes[1:] if isinstance(size, int))
     if sizes and (not isinstance(sizes[0], int) or sizes[0] <= 0):
         return Port(info.name, inner, dtype, sizes[0] if isinstance(sizes[0], str) else "batch"), (SYMBOLIC_BATCH, 1)
@@ -139,13 +159,15 @@ def _at_batch(model: ModelProto, port: Port, constants: Mapping[str, Tensor], ba
     graph = Graph(batch, opsets, open_batch=batch == 1 and port.batch not in {1, None})
     graph.tensors.update(constants)
     graph.tensors[port.name] = Value(port.name, port.shape, port.batch is not None)
+    graph.types[port.name] = port.dtype
     graph.reserved = {port.name, *constants} | {str(name) for node in model.graph.node for name in node.output}
     weight_dtype = _weight_dtype(port, constants)
-    for node in model.graph.node:
+    for node in live_nodes(model.graph):
         found = _read_node(graph, node, weight_dtype)
         for name, tensor in zip(node.output, found, strict=False):
             if name:
                 graph.tensors[str(name)] = tensor
+                graph.types.setdefault(str(name), _type_after(graph, node))
     outputs = [_output(graph, info, port) for info in model.graph.output]
     return _finish(graph, port, tuple(outputs), weight_dtype)
 
@@ -158,19 +180,19 @@ def _weight_dtype(port: Port, constants: Mapping[str, Tensor]) -> str:
 
 
 def _read_node(graph: Graph, node: NodeProto, dtype: str) -> list[Tensor]:
-    inputs: list[Tensor] = []
-    for name in node.input:
-        if name and name not in graph.tensors:
-            raise InputError(f"{label(node)}: reads {name!r}, which is not defined before it")
-        inputs.append(graph.tensors[name] if name else None)
+    inputs = [graph.tensors[name] if name else None for name in node.input]
     op = Op(node, inputs, graph.opsets.get("", 1))
     graph.own = {str(name) for name in node.output if name}
     if node.op_type == "Constant" or (not any(isinstance(t, Value) for t in inputs) and not _has_subgraph(node)):
-        return list(run_node(node, inputs, graph.opsets))
+        return _constants(graph, node, inputs)
     if node.op_type in {"Shape", "Size"}:
-        stand_in = np.empty(graph.full_shape(inputs[0]), dtype=np.int8)
-        return list(run_node(node, [stand_in], graph.opsets))
-    reader = READERS.get(node.op_type) if node.domain in {"", "ai.onnx"} else None
+        return _shape_of(graph, node, inputs[0])
+    if changing := next((name for name in node.input if name in graph.shadows), None):
+        raise InputError(
+            f"{label(node)}: {changing!r} depends on the batch size; export the network with a fixed batch of 1, or "
+            "give a shape with --shape"
+        )
+    reader = READERS.get(node.op_type if node.domain in {"", "ai.onnx"} else f"{node.domain}::{node.op_type}")
     before = len(graph.nodes)
     if reader is not None and not any(isinstance(t, Value) and t.name in graph.kinds for t in inputs):
         try:
@@ -179,6 +201,47 @@ def _read_node(graph: Graph, node: NodeProto, dtype: str) -> list[Tensor]:
             del graph.nodes[before:]
             graph.own = {str(name) for name in node.output if name}
     return carry(graph, op, "float32" if dtype == "float16" else dtype)
+
+
+def _constants(graph: Graph, node: NodeProto, inputs: list[Tensor]) -> list[Tensor]:
+    """The outputs of a node that reads constants alone."""
+    found = list(run_node(node, inputs, graph.opsets))
+    if any(name in graph.shadows for name in node.input):
+        elsewhere = [graph.shadows.get(str(name), tensor) for name, tensor in zip(node.input, inputs, strict=True)]
+        _keep_shadows(graph, node, found, run_node(node, elsewhere, graph.opsets))
+    return list(found)
+
+
+def _shape_of(graph: Graph, node: NodeProto, tensor: Tensor) -> list[Tensor]:
+    """Shape or Size of a tensor; where the batch is open and read at 1, what depends on it is kept in mind."""
+    shape = graph.full_shape(tensor)
+    found = run_node(node, [np.empty(shape, dtype=np.int8)], graph.opsets)
+    if graph.open_batch and isinstance(tensor, Value) and tensor.batched:
+        others = run_node(node, [np.empty((OTHER_BATCH, *shape[1:]), dtype=np.int8)], graph.opsets)
+        _keep_shadows(graph, node, found, others)
+    return list(found)
+
+
+def _keep_shadows(graph: Graph, node: NodeProto, found: list[np.ndarray], others: list[np.ndarray]) -> None:
+    for name, one, other in zip(node.output, found, others, strict=True):
+        if name and not np.array_equal(one, other):
+            graph.shadows[str(name)] = other
+
+
+def _type_after(graph: Graph, node: NodeProto) -> str:
+    """The element type of what a node computes with floating-point numbers."""
+    if node.op_type == "Cast":
+        to = next((entry.i for entry in node.attribute if entry.name == "to"), 0)
+        return FLOATS.get(to, "float32")
+    if node.domain == "ai.onnx.ml":
+        return "float32"
+    like = node.input[1] if node.op_type in {"CastLike", "Where"} and len(node.input) > 1 else None
+    for name in [like] if like else node.input:
+        if name in graph.types:
+            return graph.types[name]
+        if isinstance(tensor := graph.tensors.get(str(name)), np.ndarray) and str(tensor.dtype) in FLOATS.values():
+            return str(tensor.dtype)
+    return "float32"
 
 
 def _has_subgraph(node: NodeProto) -> bool:
@@ -203,7 +266,7 @@ def _output(graph: Graph, info: ValueInfoProto, port: Port) -> Port:
     if port.batch is None and tensor.batched:
         tensor = _with_batch_axis(graph, tensor, str(info.name))
     kind = info.type.tensor_type
-    dtype = _FLOATS.get(kind.elem_type)
+    dtype = FLOATS.get(kind.elem_type)
     if dtype is None:
         dtype = str(helper.tensor_dtype_to_np_dtype(kind.elem_type)) if kind.elem_type else port.dtype
     batch: int | str | None = None

@@ -192,8 +192,10 @@ class Network:
             raise ValueError(f"inputs have shape {x.shape[1:]}, the network takes {self.input.shape}")
         wanted = None if keep is None else set(keep)
         values: dict[str, Array] = {self.input.name: x}
-        for node in self.nodes:
-            values[node.name] = node.evaluate(values)
+        # Infinities and NaNs are values like others, as in the file.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for node in self.nodes:
+                values[node.name] = node.evaluate(values)
         return values if wanted is None else {name: values[name] for name in wanted}
 
     def evaluate(self, x: Array) -> Array:

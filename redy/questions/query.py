@@ -80,9 +80,11 @@ def broken(claim: Comparison, y: Array, z: Array) -> Array:
         return np.asarray((np.abs(y - z) - claim.tolerance).max(axis=1))
     sign = 1.0 if claim.winner == "max" else -1.0
     y, z = sign * y, sign * z
-    at = np.arange(len(y)), y.argmax(axis=1)
-    beaten = y[at][:, None] - y > claim.margin
-    return np.asarray(np.where(beaten, z - z[at][:, None] + claim.ahead, -np.inf).max(axis=1))
+    best = y.max(axis=1, keepdims=True)
+    beaten = best - y > claim.margin
+    # At a tie every tied output is a winner, and the one that does worst in the other network counts.
+    kept = np.where(y == best, z, np.inf).min(axis=1, keepdims=True)
+    return np.asarray(np.where(beaten, z - kept + claim.ahead, -np.inf).max(axis=1))
 
 
 def outputs(network: Network, points: Array) -> Array:

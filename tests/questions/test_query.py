@@ -119,3 +119,11 @@ def test_exact_ties_belong_to_anyone_and_wider_leads_do_not():
 def test_a_margin_must_be_positive():
     with pytest.raises(InputError, match="margin"):
         SameWinner("max", 0.0)
+
+
+def test_at_a_tie_of_the_original_every_tied_winner_counts():
+    y, z = np.array([[1.0, 1.0, 0.0]]), np.array([[1.0, -1.0, 0.0]])
+    assert broken(SameWinner("max", 0.5), y, z) == [1.0]
+    assert broken(SameWinner("max", 0.5), y[:, [1, 0, 2]], z[:, [1, 0, 2]]) == [1.0]
+    assert broken(SameWinner("min", 0.5), -y, -z) == [1.0]
+    assert broken(SameWinner("max", 0.5), y, np.array([[1.0, 0.5, 0.0]])) < 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from redy.formats.reading.arithmetic import broadcast, keeps_batch
@@ -10,7 +12,8 @@ from redy.formats.reading.smooth import SMOOTH
 from redy.model import Activate, Array, Elementwise, PiecewiseLinear, Scale, identity
 from redy.model.functions import absolute, clip, clip_above, clip_below, hard_sigmoid, leaky_relu, relu
 
-_LARGEST = float(np.finfo(np.float32).max)
+_LARGEST = {kind: float(np.finfo(kind).max) for kind in ("float64", "float32", "float16")}
+_LARGEST["bfloat16"] = 2.0**128 - 2.0**120
 
 
 @reads("Relu", "LeakyRelu", "Abs", "HardSigmoid")
@@ -39,11 +42,12 @@ def read_prelu(graph: Graph, op: Op) -> list[Tensor]:
 
 @reads("Clip")
 def read_clip(graph: Graph, op: Op) -> list[Tensor]:
-    """min(max(x, low), high); a bound that is left out or beyond float32 does not bind."""
+    """min(max(x, low), high); a bound that is left out, or that no number of the type exceeds, does not bind."""
     value = op.value()
+    largest = _LARGEST.get(graph.types.get(str(op.node.input[0]), "float32"), math.inf)
     low, high = (
-        _bound(op.attribute(name)) if op.opset < 11 else _bound(None if op.input(i) is None else op.constant(i))
-        for i, name in ((1, "min"), (2, "max"))
+        _bound(op.attribute(name) if op.opset < 11 else None if op.input(i) is None else op.constant(i), end)
+        for i, name, end in ((1, "min", -largest), (2, "max", largest))
     )
     if low is None and high is None:
         return [value]
@@ -56,13 +60,16 @@ def read_clip(graph: Graph, op: Op) -> list[Tensor]:
     return [graph.activate(op.output, value, function)]
 
 
-def _bound(given: object) -> float | None:
+def _bound(given: object, end: float) -> float | None:
+    """The bound; None if it is left out or lies at the end of the numbers, `end`, or beyond."""
     if given is None or np.size(np.asarray(given)) == 0:
         return None
     number = float(np.ravel(np.asarray(given))[0])
     if np.isnan(number):
         raise Refused("a clip bound is NaN")
-    return None if abs(number) >= _LARGEST else number
+    if np.isinf(number) and (number < 0) != (end < 0):
+        raise Refused("a clip bound leaves only infinity")
+    return None if (number <= end if end < 0 else number >= end) else number
 
 
 @reads("Min", "Max")

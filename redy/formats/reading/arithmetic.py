@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal, DivisionByZero, InvalidOperation, localcontext
 
 import numpy as np
 
 from redy.formats.reading.graph import Graph, Op, Refused, Tensor, Value, reads
 from redy.model import Array, Operator, Product, Scale, Shape, identity
+
+_DIGITS = 120
+"""Decimal digits with which the factors of a normalization are computed before they are rounded once."""
 
 
 @reads("Add", "Sum", "Sub")
@@ -90,15 +94,30 @@ def read_negation(graph: Graph, op: Op) -> list[Tensor]:
 
 @reads("BatchNormalization")
 def read_batch_normalization(graph: Graph, op: Op) -> list[Tensor]:
-    """z = (x - mean) / sqrt(var + epsilon) * scale + bias per channel, in float64, with the stored statistics."""
+    """z = (x - mean) / sqrt(var + epsilon) * scale + bias per channel, with the stored statistics.
+
+    Factor and constant are the float64 numbers nearest to their exact values: each is off by one rounding, which
+    `redy.bounds.rounding` counts.
+    """
     op.only_first_output()
-    if op.attribute("training_mode", 0):
+    if op.attribute("training_mode", 0) or (op.opset < 7 and not op.attribute("is_test", 0)):
         raise Refused("batch normalization in training mode")
+    if not op.attribute("spatial", 1):
+        raise Refused("batch normalization per element")
     value = graph.as_batched(op.value(), op.output)
     scale, bias, mean, variance = (op.weights(place) for place in range(1, 5))
-    deviation = np.sqrt(variance + op.attribute("epsilon", 1e-5))
-    factor = op.finite(scale / deviation)
-    return [_per_channel(graph, op, value, factor, bias - factor * mean)]
+    epsilon = Decimal(op.attribute("epsilon", float(np.float32(1e-5))))
+    lines = [_normal_line(epsilon, *numbers) for numbers in zip(scale, bias, mean, variance, strict=True)]
+    factor, constant = op.finite(np.array(lines).reshape(-1, 2)).T
+    return [_per_channel(graph, op, value, factor, constant)]
+
+
+def _normal_line(epsilon: Decimal, scale: float, bias: float, mean: float, variance: float) -> tuple[float, float]:
+    """Factor and constant of one channel, nearest to scale / sqrt(variance + epsilon) and bias - factor * mean."""
+    with localcontext(prec=_DIGITS) as context:
+        context.traps[InvalidOperation] = context.traps[DivisionByZero] = False
+        factor = Decimal(float(scale)) / (Decimal(float(variance)) + epsilon).sqrt()
+        return float(factor), float(Decimal(float(bias)) - factor * Decimal(float(mean)))
 
 
 def _per_channel(graph: Graph, op: Op, value: Value, factor: Array, bias: Array) -> Value:

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import onnxruntime
-from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from redy.errors import InputError
 from redy.formats.reading.graph import Graph, Op, Tensor, Value, label
+from redy.formats.reading.order import captured
 from redy.model import Array, Foreign
 
 _REFERENCE_SINCE = 13
@@ -22,10 +23,10 @@ def carry(graph: Graph, op: Op, dtype: str) -> list[Tensor]:
     Raises:
         InputError: the node cannot be evaluated, or it mixes the samples of a batch.
     """
-    captured = sorted(_captured(op.node) - set(op.node.input))
-    names = [str(name) for name in op.node.input if name] + captured
+    outer = sorted(captured(op.node) - set(op.node.input))
+    names = [str(name) for name in op.node.input if name] + outer
     tensors = {str(name): tensor for name, tensor in zip(op.node.input, op.inputs, strict=True) if name}
-    tensors |= {name: graph.tensors[name] for name in captured if name in graph.tensors}
+    tensors |= {name: graph.tensors[name] for name in outer if name in graph.tensors}
     values = {name: tensor for name in dict.fromkeys(names) if isinstance(tensor := tensors.get(name), Value)}
     rng = np.random.default_rng(0)
     kinds = {name: graph.kinds.get(value.name, dtype) for name, value in values.items()}
@@ -41,6 +42,7 @@ def carry(graph: Graph, op: Op, dtype: str) -> list[Tensor]:
     untyped = [helper.make_empty_tensor_value_info(name) for name in named]
     run = _evaluator(op, _payload(op.node, open_inputs, untyped, constants, graph.opsets))
     outputs = run(probe)
+    _check_shapes(graph, op, named, outputs, values.values())
     _check_samples_apart(graph, op, run, probe, outputs)
     typed = [
         _info(name, found, graph.batch, _batched(graph, found, values.values()))
@@ -50,10 +52,6 @@ def carry(graph: Graph, op: Op, dtype: str) -> list[Tensor]:
     results: list[Tensor] = []
     for place, (name, found) in enumerate(zip(named, outputs, strict=True)):
         batched = _batched(graph, found, values.values())
-        if graph.batch > 1 and not batched:
-            raise InputError(
-                f"{label(op.node)}: its output {name!r} has no batch axis, but the network's input has one"
-            )
         shape = found.shape[1:] if batched else found.shape
         function = _function(run, list(values.items()), place, kinds, one_by_one=graph.batch == 1, batched=batched)
         operator = f"{op.node.domain}::{op.kind}" if op.node.domain else op.kind
@@ -71,6 +69,25 @@ def _batched(graph: Graph, found: np.ndarray, values: Iterable[Value]) -> bool:
     return found.ndim > 0 and found.shape[0] == graph.batch and any(value.batched for value in values)
 
 
+def _check_shapes(graph: Graph, op: Op, named: list[str], outputs: list[np.ndarray], values: Iterable[Value]) -> None:
+    """Refuses outputs that are not numbers, or lack the batch axis that the network's input has.
+
+    Raises:
+        InputError: one of them is so.
+    """
+    for name, found in zip(named, outputs, strict=True):
+        if found.dtype.kind not in "fiub" and str(found.dtype) != "bfloat16":
+            raise InputError(
+                f"{label(op.node)}: its output {name!r} holds {found.dtype.name}, not numbers; remove the "
+                "labels from the network's outputs (skl2onnx: options={'zipmap': False, 'output_class_labels': False})"
+            )
+        if graph.batch > 1 and not _batched(graph, found, values):
+            raise InputError(
+                f"{label(op.node)}: its output {name!r} has no batch axis, but the network's input has one; export it "
+                "with a fixed batch of 1, or give a shape with --shape"
+            )
+
+
 def _check_samples_apart(
     graph: Graph,
     op: Op,
@@ -83,7 +100,10 @@ def _check_samples_apart(
     Raises:
         InputError: it does, or the file is read at a batch size at which this cannot be seen.
     """
-    refusal = InputError(f"{label(op.node)}: its output {op.output!r} mixes the samples of a batch")
+    refusal = InputError(
+        f"{label(op.node)}: its output {op.output!r} mixes the samples of a batch; export the network with a "
+        "fixed batch of 1, or give a shape with --shape"
+    )
     if graph.open_batch:
         raise refusal
     if graph.batch == 1:
@@ -194,21 +214,3 @@ def _function(
         return np.stack(rows).astype(np.float64)
 
     return evaluate
-
-
-def _captured(node: NodeProto) -> set[str]:
-    """Names from outside that the node's subgraphs read."""
-    found: set[str] = set()
-    for attribute in node.attribute:
-        for body in [attribute.g, *attribute.graphs] if attribute.type in {5, 10} else []:
-            found |= _free(body)
-    return found
-
-
-def _free(body: GraphProto) -> set[str]:
-    known = {info.name for info in body.input} | {tensor.name for tensor in body.initializer}
-    free: set[str] = set()
-    for node in body.node:
-        free |= ({name for name in node.input if name} | _captured(node)) - known
-        known |= set(node.output)
-    return free | {info.name for info in body.output if info.name not in known}

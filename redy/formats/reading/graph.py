@@ -150,6 +150,8 @@ class Graph:
         reserved: all names in the file; made-up names avoid them.
         own: the outputs of the node being read, the names that its nodes may take.
         kinds: element types of the carried values that are not floating-point.
+        types: the element type of every tensor of the file that depends on the input.
+        shadows: constants that depend on the batch size, at another batch size; only where `open_batch`.
     """
 
     batch: int
@@ -160,6 +162,8 @@ class Graph:
     reserved: set[str] = field(default_factory=set)
     own: set[str] = field(default_factory=set)
     kinds: dict[str, str] = field(default_factory=dict)
+    types: dict[str, str] = field(default_factory=dict)
+    shadows: dict[str, np.ndarray] = field(default_factory=dict)
 
     def claim(self, name: str) -> str:
         """`name` for an output of the node being read, else a made-up name close to it."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from redy.formats.reading.graph import Graph, Op, Refused, Tensor, Value, reads
+from redy.errors import InputError
+from redy.formats.reading.graph import Graph, Op, Refused, Tensor, Value, label, reads
 from redy.formats.reading.reference import run_node
 from redy.model import Gather, Operator
 
@@ -142,15 +143,19 @@ def _is_identity(operator: Operator) -> bool:
 def read_identity(_graph: Graph, op: Op) -> list[Tensor]:
     """The value itself; Dropout does nothing at inference."""
     op.only_first_output()
-    training = op.input(2) if op.kind == "Dropout" else None
-    if training is not None and (isinstance(training, Value) or bool(np.any(training))):
-        raise Refused("dropout in training mode")
+    if op.kind == "Dropout" and _drops(op):
+        raise InputError(
+            f"{label(op.node)}: is in training mode, so it draws random numbers and nothing can be proved about the "
+            "outputs; export the network for inference"
+        )
     return [op.value()]
 
 
-@reads("Cast")
-def read_cast(_graph: Graph, op: Op) -> list[Tensor]:
-    """A cast between floating-point types rounds but computes nothing."""
-    if op.attribute("to") not in {1, 10, 11, 16}:
-        raise Refused("a cast to a type that is not floating-point")
-    return [op.value()]
+def _drops(op: Op) -> bool:
+    """Whether Dropout may drop something: in training mode, unless its ratio is 0."""
+    if op.opset < 7:
+        return not op.attribute("is_test", 0) and op.attribute("ratio", 0.5) != 0
+    training, ratio = op.input(2), op.input(1)
+    if training is None or (isinstance(training, np.ndarray) and not training.any()):
+        return False
+    return not (isinstance(ratio, np.ndarray) and not ratio.any())

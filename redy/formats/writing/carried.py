@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnx import AttributeProto, ModelProto, NodeProto, ValueInfoProto, version_converter
+from onnx import AttributeProto, ModelProto, NodeProto, ValueInfoProto, helper, version_converter
 
 from redy.errors import InputError
 from redy.formats.writing.builder import Builder
@@ -14,7 +14,12 @@ _SINCE = {"Gelu": 20, "Mish": 18, "HardSwish": 14, "Swish": 24}
 
 
 def write_elementwise(builder: Builder, node: Elementwise) -> None:
-    """The ONNX operator with its attributes."""
+    """The ONNX operator with its attributes; a rounding is a cast to the narrower type and back."""
+    if node.operator == "Cast":
+        rounded = builder.fresh(f"{node.name}.rounded")
+        builder.node("Cast", [builder.tensor(node.source)], rounded, **dict(node.attributes))
+        builder.node("Cast", [rounded], node.name, to=helper.np_dtype_to_tensor_dtype(builder.dtype))
+        return
     builder.node(node.operator, [builder.tensor(node.source)], node.name, **dict(node.attributes))
 
 
