@@ -45,8 +45,9 @@ bench: .venv/installed
 models: .venv/installed
 	$(BIN)/python scripts/make_models.py
 
-# Reduces and verifies ACAS Xu networks; fetches them first unless REDY_DATA says where they are. Some nine minutes of one
-# core; `make acas ACAS="--networks 1_1,5_9"` for fewer, `make acas ACAS="--properties 1,2,3,4"` for more.
+# Reduces ACAS Xu networks on the boxes of their properties, verifies the results, and proves the properties of both;
+# fetches the networks first unless REDY_DATA says where they are. Some ten minutes of two cores;
+# `make acas ACAS="--networks 1_1,5_9"` or `make acas ACAS="--properties 3,4"` for less.
 ACAS ?=
 acas: .venv/installed
 	@test -n "$$REDY_DATA" || $(BIN)/python scripts/fetch_acas.py
