@@ -101,10 +101,8 @@ def marabou(python, cases, times):
         ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20 * SECONDS)
         line = next((row for row in ended.stdout.splitlines() if row.startswith("verdict")), "verdict failed 0")
         _, verdict, spent = line.split()
-        print(
-            f"  {network.name} {prop.name}: marabou {verdict} {float(spent):.2f} s, redy {times[network, prop]:.3f} s"
-        )
-        sys.stdout.flush()
+        both = f"marabou {verdict} {float(spent):.2f} s, redy {times[network, prop]:.3f} s"
+        print(f"  {network.name} {prop.name}: {both}", flush=True)
         if verdict in ("sat", "unsat"):
             decided, ours, theirs = decided + 1, ours + times[network, prop], theirs + float(spent)
             apart += verdict != expected

@@ -12,6 +12,7 @@ import click
 from redy.cli.paths import guard, model_files
 from redy.cli.running import Task, run_tasks
 from redy.errors import InputError
+from redy.milp.backends import CHOICES
 
 
 @click.command("reduce")
@@ -28,7 +29,7 @@ from redy.errors import InputError
 @click.option("--refit", is_flag=True, help="Fit the output layer, where that makes the proved error smaller.")
 @click.option("--criteria", help="Steps in order, such as phase,relaxed:10 (at most 10 s). Default: all of the mode.")
 @click.option("--engine", type=click.Choice(["auto", "linear", "branch", "milp"]), default="auto", show_default=True)
-@click.option("--solver", type=click.Choice(["auto", "gurobi", "highs"]), default="auto", show_default=True)
+@click.option("--solver", type=click.Choice(CHOICES), default="auto", show_default=True)
 @click.option("--trust", type=click.Choice(["solver"]), help="Count a solver's bound that redy could not re-derive.")
 @click.option("--time-limit", type=float, help="Seconds for the whole run; what is undecided then stays.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Boxes reduced at once.")

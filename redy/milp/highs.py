@@ -60,6 +60,15 @@ def solve(
     return _outcome(highspy, solver, program, seconds, name)
 
 
+def available() -> bool:
+    """Whether highspy is installed."""
+    try:
+        _module()
+    except SolverUnavailable:
+        return False
+    return True
+
+
 def _module() -> ModuleType:
     try:
         import highspy

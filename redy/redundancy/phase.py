@@ -21,10 +21,9 @@ from redy.bounds.linear import linear_bounds
 from redy.bounds.result import Bounds
 from redy.condensed import phases as branching
 from redy.errors import CheckFailed, InputError, Unsupported
-from redy.milp import gurobi
 from redy.milp import phase as milp
 from redy.milp.outcome import SolverUnavailable
-from redy.milp.solver import Choice
+from redy.milp.solver import Choice, answering
 from redy.model import (
     Activate,
     Array,
@@ -215,7 +214,7 @@ class _Search:
                 proved += 1
         self.bounds = self.bounds.tighten(found.bounds) if trust or not found.bounds.trusted else self.bounds
         self._see(found.witnesses)
-        self._note("milp", begin, proved, questions=found.questions, solver=_solver_name(self.settings.solver))
+        self._note("milp", begin, proved, questions=found.questions, solver=answering(self.settings.solver))
 
     def _see(self, witnesses: Array) -> None:
         if len(witnesses):
@@ -302,13 +301,6 @@ class _Search:
                 f"{node.name}[{wrong[0]}]: was proved to stay in piece {pieces[wrong[0]]}, but a point leaves it; "
                 "this is a bug in redy, nothing was written"
             )
-
-
-def _solver_name(choice: Choice) -> str:
-    """The solver that answers first."""
-    if choice == "auto":
-        return "gurobi" if gurobi.available() else "highs"
-    return choice
 
 
 def units_of(node: Activate) -> list[tuple[Unit, NDArray[np.int64]]]:

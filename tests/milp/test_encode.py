@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from redy.bounds.interval import interval_bounds
 from redy.bounds.linear import linear_bounds
 from redy.errors import Unsupported
-from redy.milp import encode, gurobi, highs
+from redy.milp import encode, gurobi, highs, scip
 from redy.milp.certify import certified_bound
 from redy.milp.encode import Encoding
 from redy.milp.program import Program
@@ -18,7 +18,7 @@ from redy.model import Activate, Affine, Box, Dense, Elementwise, MaxPool, Netwo
 from redy.model.functions import absolute, relu
 
 
-@given(generators, functions, st.booleans(), st.sampled_from([gurobi.solve, highs.solve]))
+@given(generators, functions, st.booleans(), st.sampled_from([gurobi.solve, highs.solve, scip.solve]))
 @settings(max_examples=60, deadline=None)
 def test_the_maximum_of_the_program_is_that_of_the_network(rng, function, coarse, solve):
     network = random_network(rng, (2, 3, 2, 2), function, coarse=coarse)

@@ -16,7 +16,7 @@ from redy.model import Box, Proved, Refuted, Unit, Unknown
 from redy.model.functions import relu
 
 
-@given(generators, functions, st.booleans(), st.sampled_from(["auto", "highs"]), st.booleans())
+@given(generators, functions, st.booleans(), st.sampled_from(["auto", "highs", "scip"]), st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_verdicts_agree_with_exact_ranges(rng, function, coarse, solver, trust):
     network = random_network(rng, (2, 4, 3, 1), function, coarse=coarse)
@@ -42,7 +42,7 @@ def test_verdicts_agree_with_exact_ranges(rng, function, coarse, solver, trust):
 
 
 @pytest.mark.parametrize("case", HOSTILE, ids=lambda case: case.name)
-@pytest.mark.parametrize("solver", ["gurobi", "highs"])
+@pytest.mark.parametrize("solver", ["gurobi", "highs", "scip"])
 def test_no_hostile_network_gets_a_wrong_proof_without_trust(case, solver):
     found = phases(case.network, case.box, settings=Settings(solver=solver))
     for unit, true_phases in case.phases().items():
@@ -51,7 +51,7 @@ def test_no_hostile_network_gets_a_wrong_proof_without_trust(case, solver):
             assert verdict.proof.trusted, f"{unit} is in pieces {sorted(true_phases)}"
 
 
-@pytest.mark.parametrize("solver", ["gurobi", "highs"])
+@pytest.mark.parametrize("solver", ["gurobi", "highs", "scip"])
 def test_a_wrong_proof_of_a_solver_says_what_it_trusts_and_auto_would_not_count_it(solver):
     wrong = set()
     for case in HOSTILE:
