@@ -8,6 +8,7 @@ a coefficient.
 
 from __future__ import annotations
 
+import re
 from math import inf, prod
 
 import numpy as np
@@ -15,8 +16,12 @@ import numpy as np
 from redy.errors import InputError
 from redy.formats.constraints import Bound, Cube, NormalForm, Row, normal_form
 from redy.formats.smtlib import Assertions, read_assertions
+from redy.formats.vnnlib2 import read_assertions_2
 from redy.model.box import Array, Box
 from redy.model.property import Conjunction, Property
+
+VERSION_2 = re.compile(r"(\s+|;[^\n]*\n)*\(\s*vnnlib-version\s*<\s*2")
+"""How a text of version 2.0 begins."""
 
 
 def boxes_from_vnnlib(text: str, where: str, shape: tuple[int, ...]) -> list[Box]:
@@ -60,7 +65,7 @@ def property_from_vnnlib(text: str, where: str, input_shape: tuple[int, ...], ou
 
 
 def _read(text: str, inputs: int, outputs: int | None) -> Assertions:
-    found = read_assertions(text, inputs, outputs)
+    found = read_assertions_2(text, outputs) if VERSION_2.match(text) else read_assertions(text, inputs, outputs)
     if found.inputs != inputs:
         raise InputError(f"declares {found.inputs} inputs X_i but the network has {inputs}")
     return found
