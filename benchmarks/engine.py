@@ -34,8 +34,9 @@ from redy.bounds.result import Bounds
 from redy.condensed.phases import phases
 from redy.milp import phase as milp
 from redy.model import Affine, Array, Proved
+from redy.questions.phases import PhaseSettings
 from redy.questions.seen import Seen, sample_points, seen_at
-from redy.redundancy.phase import PhaseSettings, find_phases
+from redy.redundancy.phase import find_phases
 
 SPLITS = (8,) * 5
 PER_BOX = 100_000_000

@@ -36,6 +36,7 @@ from redy.model import (
     Verdict,
     Within,
 )
+from redy.questions.situation import few_inputs
 
 WORK = 300_000_000
 """Work of the engine for one question (see `redy.condensed.kernels.descent`), a few seconds."""
@@ -206,7 +207,7 @@ def constant_winner(
 ) -> int | None:
     """The output that leads by at least half the margin on the whole box; None if there is none or it is not proved.
 
-    Without a budget linear bounds alone are asked.
+    Without a budget, and where many inputs vary, linear bounds alone are asked.
 
     Raises:
         Unsupported: a node of the network cannot be condensed.
@@ -217,7 +218,7 @@ def constant_winner(
     others = np.array([o for o in range(count) if o != best], dtype=np.int64)
     if _leads_linearly(network, box, known, sign, best, others, claim.margin / 2):
         return best
-    if not budget:
+    if not budget or not few_inputs(box):
         return None
     walk = condense(network, box, known)
     form = stack([walk.forms[port.name] for port in network.outputs], len(walk.condensed.variables))

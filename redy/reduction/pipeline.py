@@ -18,6 +18,7 @@ from redy.errors import InputError, Unsupported
 from redy.milp.solver import Choice
 from redy.model import Affine, Array, Box, Network
 from redy.model.digest import network_digest
+from redy.questions.phases import PhaseSettings
 from redy.questions.seen import sample_points, seen_at
 from redy.questions.situation import Engine
 from redy.reduction.guarantee import Exceeded, check_points, largest, state
@@ -34,7 +35,7 @@ from redy.reduction.problem import (
 from redy.reduction.refit import refitted, replaced
 from redy.reduction.settle import Final, read_back, rewritten, settle
 from redy.reduction.steps import decided_at_once, forward_criterion, relaxed_criterion, result_criterion
-from redy.redundancy.phase import PhaseSettings, find_phases
+from redy.redundancy.phase import find_phases
 
 SEARCH_SHARE = 0.8
 """Which share of the time limit the search may take."""

@@ -18,18 +18,15 @@ import math
 
 import numpy as np
 
-from redy.condensed.form import Form, Walk, condense
-from redy.condensed.joint import stack
-from redy.condensed.search import LOWER, UPPER, Clause, Rows, Search
-from redy.model import Activate, BoxTree, Finding, Line, Proof, Proved, Unit
+from redy.condensed.form import Walk, condense
+from redy.model import Activate, Finding, Line, Proved, Unit
 from redy.questions.simulate import effects
+from redy.questions.unnoticed import ask_unnoticed
 from redy.redundancy.lines import line_error, unit_function
 from redy.redundancy.relaxed import Facts, SetAnswer
 
 CANDIDATES = 40
 """Units asked about, at most, the least visible at points first."""
-WORK = 20_000_000
-"""Work of the engine for one unit."""
 _SAME = 1e-12
 """A linearised effect below this share of the outputs is no effect."""
 
@@ -55,7 +52,7 @@ def find_forward(facts: Facts) -> SetAnswer:
         if readers is None or ({unit} | {reader for _, reader in readers}) & touched:
             continue
         answer.queries += 1
-        if (proof := _proved(facts, walk, unit, piece, [row for row, _ in readers])) is not None:
+        if (proof := ask_unnoticed(walk, unit, piece, [row for row, _ in readers], facts.deadline)) is not None:
             found.append(Finding(unit, "forward", line, _error(facts, unit, line), Proved(proof)))
             touched |= {unit} | {reader for _, reader in readers}
     answer.findings = tuple(found)
@@ -118,36 +115,6 @@ def _readers(facts: Facts, walk: Walk, unit: Unit) -> list[tuple[int, Unit]] | N
     # What is not a ReLU is not zero where it is inactive.
     relus = all(unit_function(_node(facts, reader), reader.index).is_relu for _, reader in readers)
     return readers if relus else None
-
-
-def _proved(facts: Facts, walk: Walk, unit: Unit, piece: int, reads: list[int]) -> Proof | None:
-    """A proof that the unit lies in its piece, or that all that read it are inactive with it and with its line."""
-    condensed = walk.condensed
-    column = next(i for i, v in enumerate(condensed.variables) if (v.node, v.element) == (unit.node, unit.index))
-    if not reads:
-        return Proof(f"nothing reads {unit.node}[{unit.index}] on the box", "branch")
-    zeros = [_with_line(walk, row, column, piece) for row in reads]
-    rows = Rows.of(condensed, stack(zeros, len(condensed.variables)))
-    inside = (column, UPPER if piece == 0 else LOWER)
-    clauses = [Clause((inside, (row, UPPER))) for row in reads]
-    clauses += [Clause((inside, (rows.variables + k, UPPER))) for k in range(len(reads))]
-    found = Search(rows, clauses, cap=WORK, budget=WORK, deadline=facts.deadline).run()
-    if len(found.proved) < len(clauses):
-        return None
-    claim = f"{unit.node}[{unit.index}] lies in piece {piece}, or nothing that reads it is active"
-    return Proof(claim, "branch", (BoxTree(found.tree, facts.box),))
-
-
-def _with_line(walk: Walk, row: int, column: int, piece: int) -> Form:
-    """A reader's row with the line of the piece in place of relu(z): 0, or z itself."""
-    condensed = walk.condensed
-    form = condensed.stacked()[[row]]
-    weight = form.M[:, column].copy()
-    form.M[:, column] = 0.0
-    if piece == 0:
-        return form
-    line = condensed.stacked()[[column]].scaled(weight, np.zeros(1), condensed=condensed)
-    return form.plus(line, condensed=condensed)
 
 
 def _node(facts: Facts, unit: Unit) -> Activate:

@@ -19,10 +19,7 @@ from functools import partial
 
 import numpy as np
 
-from redy.condensed.ascent import smallest
-from redy.condensed.form import Intervals, condense
-from redy.condensed.search import LOWER, UPPER, Rows
-from redy.errors import Unsupported
+from redy.condensed.form import Intervals
 from redy.model import (
     Activate,
     Array,
@@ -41,6 +38,7 @@ from redy.model import (
 from redy.model.claims import Comparison, Within
 from redy.questions.ask import ask
 from redy.questions.query import Query, outputs, violation
+from redy.questions.reached import reached
 from redy.questions.simulate import ascend, effects, guess
 from redy.questions.situation import Engines, Situation
 from redy.redundancy.lines import line_error, spare_line, unit_function
@@ -180,18 +178,10 @@ def met_ranges(facts: Facts, units: Sequence[Unit]) -> dict[Unit, tuple[float, f
         assert isinstance(node, Activate)
         z = values[node.source].reshape(len(values[node.source]), -1)[:, unit.index]
         ranges[unit] = float(z.min()), float(z.max())
-    try:
-        condensed = condense(facts.network, facts.box, facts.intervals).condensed
-    except Unsupported:
-        return ranges
-    count = len(condensed.variables)
-    met = smallest(Rows.of(condensed), [(row, side) for side in (LOWER, UPPER) for row in range(count)])
-    for variable, low, high in zip(condensed.variables, met[:count], met[count:], strict=True):
-        unit = Unit(variable.node, variable.element)
+    for unit, (low, high) in reached(facts.network, facts.box, facts.intervals).items():
         if unit in ranges:
-            shift = float(_function(facts.network, unit).breakpoints[variable.breakpoint])
             begin, end = ranges[unit]
-            ranges[unit] = min(begin, low + shift), max(end, high + shift)
+            ranges[unit] = min(begin, low), max(end, high)
     return ranges
 
 

@@ -19,9 +19,10 @@ import numpy as np
 from redy.model import Activate, Array, Finding, Line, Proof, Proved, Unit
 from redy.model.claims import SameWinner
 from redy.questions.ask import asks_solver
+from redy.questions.leaving import never_winning
 from redy.questions.query import Query, constant_winner, outputs
 from redy.questions.simulate import borders, effects
-from redy.redundancy.leaving import LeavingSearch, never_winning
+from redy.redundancy.leaving import LeavingSearch
 from redy.redundancy.lines import exact_intercept, line_error, unit_function
 from redy.redundancy.relaxed import Asker, Facts, SetAnswer, SetSearch
 from redy.rewrite.dense import is_vector

@@ -13,16 +13,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from redy.bounds.linear import linear_bounds
 from redy.condensed.form import Intervals
-from redy.condensed.phases import phases
 from redy.errors import InputError
 from redy.model import Activate, Affine, Array, Box, Network
 from redy.model.claims import SameWinner, Winner
 from redy.model.digest import network_digest
+from redy.questions.phases import ranges
 from redy.questions.query import constant_winner, outputs
 from redy.questions.seen import sample_points, seen_at
-from redy.questions.situation import few_inputs
 from redy.reduction.steps import MARGIN, output_range
 from redy.rewrite.dense import flat_function
 from redy.slicing.cuts import Cut
@@ -154,12 +152,8 @@ class SliceWork:
         deadline = None if options.time_limit is None else time.monotonic() + options.time_limit
         points = sample_points(box, options.samples, options.corners, options.seed)
         seen = seen_at(self.network, points)
-        if few_inputs(box):
-            found = phases(self.network, box, seen=seen, budget=options.budget, time_limit=options.time_limit)
-            intervals, boxes, complete, undecided = found.intervals, found.boxes, found.complete, len(found.undecided)
-        else:
-            intervals, boxes, complete = dict(linear_bounds(self.network, box).intervals), 0, True
-            undecided = 0
+        found = ranges(self.network, box, seen, budget=options.budget, time_limit=options.time_limit)
+        intervals, complete = found.intervals, found.complete
         codes = codes_of(self.network, intervals)
         stuck = int((codes != KEPT).sum())
         winner = self._winner(box, points, intervals, deadline)
@@ -167,7 +161,9 @@ class SliceWork:
         complete = complete and in_time
         seconds = time.process_time() - begin
         mask, more = pack(codes), lines.tobytes()
-        return SliceRecord(index, mask, stuck, undecided, complete, boxes, seconds, winner, len(lines), more)
+        return SliceRecord(
+            index, mask, stuck, found.undecided, complete, found.boxes, seconds, winner, len(lines), more
+        )
 
     def _lines(
         self, box: Box, points: Array, codes: Codes, known: Intervals, deadline: float | None
@@ -186,7 +182,6 @@ class SliceWork:
         values = (1.0 if claim.winner == "max" else -1.0) * outputs(self.network, points)
         if len(values) and (values.argmax(axis=1) != values[0].argmax()).any():
             return -1
-        few = few_inputs(box)
-        budget = self.options.budget // 4 if few else 0
+        budget = self.options.budget // 4
         best = constant_winner(self.network, box, claim, known, budget=budget, deadline=deadline)
         return -1 if best is None else best

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from redy.condensed.phases import Phases, phases
 from redy.model import Activate, Box, Network
 from redy.model.functions import leaky_relu, relu
+from redy.questions.phases import PhaseSettings
 from redy.questions.seen import sample_points, seen_at
-from redy.redundancy.phase import PhaseSettings, find_phases
+from redy.redundancy.phase import find_phases
 
 BUDGET = 3_000_000
 

@@ -15,8 +15,9 @@ from redy.bounds.linear import linear_bounds
 from redy.model import Box, Line, Proved, Refuted, Unit
 from redy.model.claims import SameWinner
 from redy.model.functions import clip, relu
+from redy.questions.leaving import ask_leaving, never_winning
 from redy.questions.query import Query, ask, violation
-from redy.redundancy.leaving import LeavingSearch, ask_leaving, never_winning
+from redy.redundancy.leaving import LeavingSearch
 from redy.redundancy.lines import exact_intercept, unit_function
 from redy.redundancy.relaxed import Facts, with_lines
 from redy.redundancy.result import find_result

@@ -14,9 +14,10 @@ from redy.bounds.result import Bounds
 from redy.errors import CheckFailed
 from redy.model import Activate, Affine, Box, Dense, Network, Port, Proved, Term, Unit
 from redy.model.functions import clip, hard_sigmoid, relu
+from redy.questions import phases
+from redy.questions.phases import PhaseSettings
 from redy.questions.seen import sample_points, seen_at
-from redy.redundancy import phase
-from redy.redundancy.phase import PhaseSettings, find_phases, units_of
+from redy.redundancy.phase import find_phases, units_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "rewrite"))
 from dense_networks import layer, network_of, random_network
@@ -92,7 +93,7 @@ def test_bounds_that_contradict_a_point_stop_everything(monkeypatch):
     network = network_of(layer(4, 2), layer(2, 4))
     box = Box(np.full(2, -1.0), np.full(2, 1.0))
     wrong = Bounds(box, {"a0": (np.full(4, 0.0), np.full(4, 1.0))}, "wrong")
-    monkeypatch.setattr(phase, "linear_bounds", lambda *_, **__: wrong)
+    monkeypatch.setattr(phases, "linear_bounds", lambda *_, **__: wrong)
     with pytest.raises(CheckFailed, match="a0"):
         asked(network, box, engine="linear")
 

@@ -13,13 +13,14 @@ from redy.errors import InputError
 from redy.model import Activate, Affine, Box, Dense, Finding, Line, Network, Port, Proof, Proved, Term, Unit
 from redy.model.digest import network_digest
 from redy.model.functions import relu
+from redy.questions.phases import PhaseSettings
 from redy.questions.seen import sample_points, seen_at
 from redy.questions.simulate import effects, guess
 from redy.reduction import reduce, replay
 from redy.reduction.refit import smallest_largest
 from redy.redundancy.forward import find_forward
 from redy.redundancy.lines import line_error, minimax_line, spare_line, unit_function
-from redy.redundancy.phase import PhaseSettings, find_phases
+from redy.redundancy.phase import find_phases
 from redy.redundancy.relaxed import Facts, find_relaxed, met_ranges
 from redy.rewrite import apply_findings
 
