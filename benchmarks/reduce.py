@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 
 import redy
+from redy.formats.onnx_run import Session
 from redy.questions.seen import Seen, sample_points, seen_at
 from redy.reduction.measure import measure
 
@@ -154,7 +155,7 @@ def reduced(model: Path, box: redy.Box, samples: int, limit: float) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "small.onnx"
         redy.write_network(reduction.network, path)
-        measured = measure(model, path, box, points, network.input.dtype)
+        measured = measure(Session(model), Session(path), box, points, network.input.dtype)
     units = sum(int(np.prod(node.shape)) for node in network.activations)
     seen = seen_at(network, points)
     both = both_phases(seen)

@@ -26,9 +26,7 @@ OUTPUTS = 1e-4
 @click.argument("reduced", type=click.Path(path_type=Path))
 @click.option("--bounds", required=True, help="Box(es) of inputs: .json, .jsonl, .vnnlib, or JSON such as '[-1,1]'.")
 @click.option("--tolerance", type=float, help="Every output differs by at most this number.")
-@click.option(
-    "--preserve", type=click.Choice(["decision", "outputs"]), help="What must be kept instead of a tolerance."
-)
+@click.option("--preserve", type=click.Choice(["outputs", "decision", "tolerance"]), help="What must be kept.")
 @click.option("--winner", type=click.Choice(["max", "min"]), default="max", show_default=True)
 @click.option("--margin", type=float, help="Outputs closer than this are tied. Default: 1e-5 of the largest output.")
 @click.option("--engine", type=click.Choice(["auto", "branch", "milp"]), default="auto", show_default=True)

@@ -18,6 +18,10 @@ _STEPS = 14
 _RADII = 2.0**-7, 2.0**-25
 """The first and the last radius in which gradients are sampled, as shares of the box."""
 _POLLS = 60
+MANY = 128
+"""Inputs up to which single inputs are moved."""
+_DIRECTIONS = 32
+"""Random directions tried at once."""
 _TURNS = 100
 
 
@@ -61,7 +65,8 @@ def climb(value: Value, lower: Array, upper: Array, start: Array) -> Array:
     Pattern search (Hooke and Jeeves, J. ACM 8, 1961) first: one step along every input in both directions, the best is
     kept, and the step halves when none is better. It stops on ridges, where no step along an input goes up; gradients
     sampled around the point show the way along them (Burke, Lewis and Overton, SIAM J. Optim. 15, 2005). Random
-    choices are the same in every run.
+    choices are the same in every run. With more than `MANY` inputs, whose gradients by differences cost memory in the
+    cube of their number, steps in random directions take the place of both.
     """
     free = np.flatnonzero(upper > lower)
     if not free.size:
@@ -71,9 +76,28 @@ def climb(value: Value, lower: Array, upper: Array, start: Array) -> Array:
     def scaled(points: Array) -> Array:
         return np.asarray(value(np.clip(lower + points * width, lower, upper)))
 
-    point = _pattern(scaled, free, (start - lower) / width)
-    point = np.clip(lower + _along_ridges(scaled, free, point) * width, lower, upper)
+    if free.size > MANY:
+        point = _random_moves(scaled, free, (start - lower) / width)
+    else:
+        point = _along_ridges(scaled, free, _pattern(scaled, free, (start - lower) / width))
+    point = np.clip(lower + point * width, lower, upper)
     return point if value(point[None])[0] >= value(start[None])[0] else start.copy()
+
+
+def _random_moves(value: Value, free: NDArray[np.int64], point: Array) -> Array:
+    """Steps to random corners of smaller and smaller cubes around the point, the best of a few at a time."""
+    rng = np.random.default_rng(0)
+    best, step = float(value(point[None])[0]), 0.5
+    while step > 2.0**-_STEPS:
+        moves = np.repeat(point[None], _DIRECTIONS, axis=0)
+        moves[:, free] = np.clip(moves[:, free] + step * rng.choice([-1.0, 1.0], moves[:, free].shape), 0.0, 1.0)
+        values = value(moves)
+        k = int(values.argmax())
+        if values[k] > best:
+            point, best = moves[k], float(values[k])
+        else:
+            step /= 2
+    return point
 
 
 def _pattern(value: Value, free: NDArray[np.int64], point: Array) -> Array:

@@ -181,6 +181,8 @@ class _Joiner:
 
     def __post_init__(self) -> None:
         self.condensed = self.known.condensed
+        # An activation of the first network may read the input itself.
+        self.known.forms.setdefault(self.first.input.name, self.condensed.input_form())
         self.columns = {(v.node, v.element, v.breakpoint): i for i, v in enumerate(self.condensed.variables)}
         self.starts = _starts(self.first)
 

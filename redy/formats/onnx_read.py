@@ -24,7 +24,7 @@ from redy.formats.reading.graph import READERS, SYMBOLIC_BATCH, Graph, Op, Refus
 from redy.formats.reading.order import live_nodes
 from redy.formats.reading.reference import run_node
 from redy.model import Network, Node, Port
-from redy.model.compose import elide_identities, inline, redirected
+from redy.model.compose import activations_first, elide_identities, inline, redirected
 from redy.model.digest import network_digest
 from redy.model.operators import Shape, identity
 
@@ -295,6 +295,7 @@ def _finish(graph: Graph, port: Port, outputs: tuple[Port, ...], dtype: str) -> 
     nodes = _live(graph.nodes, keep)
     for _ in range(2):
         nodes = elide_identities(inline(nodes, keep), keep)
+    nodes = activations_first(nodes)
     return Network(port, nodes, outputs, opset=graph.opsets[""], weight_dtype=dtype)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from redy.model.box import Array
 from redy.model.carried import Foreign, Product
-from redy.model.network import Affine, Node, Term
+from redy.model.network import Activate, Affine, Node, Term
 from redy.model.operators import Dense, Gather, Operator, Scale
 
 
@@ -156,4 +156,34 @@ def redirected(node: Node, alias: Mapping[str, str]) -> Node:
     return replace(node, source=alias.get(node.source, node.source))
 
 
-__all__ = ["compose", "elide_identities", "exact_sum", "inline", "is_identity", "is_reshape", "redirected"]
+def activations_first(nodes: Iterable[Node]) -> tuple[Node, ...]:
+    """The nodes with every activation right behind its source, in the order of the sources; else as they were."""
+    nodes = tuple(nodes)
+    names = {node.name for node in nodes}
+    waiting: dict[str, list[Node]] = {}
+    for node in nodes:
+        if isinstance(node, Activate) and node.source in names:
+            waiting.setdefault(node.source, []).append(node)
+    order: list[Node] = []
+
+    def place(node: Node) -> None:
+        order.append(node)
+        for reader in waiting.get(node.name, []):
+            place(reader)
+
+    for node in nodes:
+        if not (isinstance(node, Activate) and node.source in names):
+            place(node)
+    return tuple(order)
+
+
+__all__ = [
+    "activations_first",
+    "compose",
+    "elide_identities",
+    "exact_sum",
+    "inline",
+    "is_identity",
+    "is_reshape",
+    "redirected",
+]

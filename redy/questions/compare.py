@@ -93,14 +93,15 @@ class Apart:
 def compare(first: Network, second: Network, box: Box, hints: Hints) -> Apart:
     """How far apart two networks with equal inputs and outputs are on a box.
 
-    Where few inputs vary the bound is tightened by branching (`redy.condensed.maximise`); else, and where a node does
-    not fit the condensed form, it comes from one linear pass over the difference (`redy.bounds.difference`).
+    One linear pass over the difference bounds it (`redy.bounds.difference`); where that is not enough and few inputs
+    vary, branching tightens the bound (`redy.condensed.maximise`), if the networks fit the condensed form.
 
     Raises:
         InputError: inputs or outputs differ in number or shape.
     """
     points = box.center[None] if hints.points is None else hints.points
-    if few_inputs(box) and fits(first, second, box, hints.known):
+    bound = _linear(first, second, box, hints)
+    if not (bound <= hints.enough).all() and few_inputs(box) and fits(first, second, box, hints.known):
         try:
             found = _tightened(first, second, box, hints, points)
         except Unsupported:
@@ -110,11 +111,8 @@ def compare(first: Network, second: Network, box: Box, hints: Hints) -> Apart:
             # The value in the networks themselves, not in their condensed form.
             at = np.arange(len(where))
             met = np.abs(outputs(first, where) - outputs(second, where))[at, at]
-            if found.complete:
-                return Apart(found.bound, met, where, complete=True)
-            bound = np.minimum(found.bound, _linear(first, second, box, hints))
-            return Apart(bound, met, where, bool((bound <= RATIO * met).all()))
-    bound = _linear(first, second, box, hints)
+            bound = np.minimum(found.bound, bound)
+            return Apart(bound, met, where, found.complete or bool((bound <= RATIO * met).all()))
     with np.errstate(invalid="ignore", over="ignore"):
         apart = np.abs(outputs(first, points) - outputs(second, points))
     worst = apart.argmax(axis=0)

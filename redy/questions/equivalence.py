@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 
 import numpy as np
 
 from redy.bounds.linear import linear_bounds
-from redy.condensed.joint import check_ports, nearest
+from redy.condensed.joint import check_ports
 from redy.condensed.phases import phases
 from redy.errors import Unsupported
-from redy.model import Array, Box, Limits, Network, Refuted, Unknown, Verdict
+from redy.model import Array, Box, Network, Refuted, Verdict
 from redy.model.claims import Comparison
-from redy.questions.ask import ask
+from redy.questions.compare import Hints, prove_files
 from redy.questions.query import Query, outputs, violation
 from redy.questions.seen import sample_points, seen_at
 from redy.questions.simulate import ascend
-from redy.questions.situation import Engine, Engines, Situation
+from redy.questions.situation import Engine, Engines, few_inputs
 
 POINT_MACS = 500_000_000
-WORK = 3_000_000_000
+POINTS = 5_000
+"""Points from which large differences are looked for."""
 PHASE_WORK = 200_000_000
 """Work for bounds of the original; tighter bounds make the query smaller."""
 _STARTS = 8
-_PAIRING = 64
-"""Points on which partners are looked for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,18 +75,13 @@ def decide(prepared: Prepared, claim: Comparison, engine: Engine, deadline: floa
     if (point := _refuted(Query(original, reduced, box, claim), prepared.points)) is not None:
         return Refuted(point)
     known = dict(linear_bounds(original, box, leave_unsupported=True).intervals)
-    situation = Situation(original, box, reduced, known, engines=Engines(engine))
-    try:
-        if engine != "milp" and situation.few_inputs:
-            seen = {n: (a.copy(), b.copy()) for n, (a, b) in seen_at(original, prepared.points).items()}
-            left = max(0.0, (deadline - time.monotonic()) / 3)
+    if engine != "milp" and few_inputs(box):
+        seen = {n: (a.copy(), b.copy()) for n, (a, b) in seen_at(original, prepared.points).items()}
+        left = max(0.0, (deadline - time.monotonic()) / 3)
+        with suppress(Unsupported):
             known = phases(original, box, known=known, seen=seen, budget=PHASE_WORK, time_limit=left).intervals
-        pairs = nearest(original, reduced, prepared.points[-_PAIRING:])
-        return ask(claim, replace(situation, known=known, pairs=pairs), Limits(WORK, deadline))
-    except Unsupported as error:
-        if engine == "branch":
-            raise
-        return Unknown(str(error))
+    points = prepared.points[-POINTS:]
+    return prove_files(original, reduced, box, claim, Hints(known, points, engines=Engines(engine), deadline=deadline))
 
 
 def _refuted(query: Query, points: Array) -> Array | None:

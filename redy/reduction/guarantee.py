@@ -8,14 +8,15 @@ from dataclasses import replace
 import numpy as np
 
 from redy.errors import CheckFailed
-from redy.model import Array, Network, Proved, SameWinner, Within
+from redy.model import Array, Box, Network, Proved, SameWinner, Within
 from redy.questions.compare import TIGHTENING, Apart, Hints, by_port, compare, prove_files
 from redy.questions.query import outputs
 from redy.questions.situation import Engines, few_inputs
 from redy.reduction.problem import Guarantee, Known, Preserve, Problem
 from redy.reduction.steps import decision_claim, tolerances
 
-ROUNDING = 1e-4
+ROUNDING = {"float16": 2e-2, "bfloat16": 1e-1}
+ROUNDING_USUALLY = 1e-4
 """The share of the largest output by which rounding may change outputs where these are to be preserved."""
 CHECKED = 2048
 """At how many points the reduced network is compared with the original before it is given back."""
@@ -29,11 +30,18 @@ class Exceeded(Exception):
     """The network in the file does not keep what the mode promises, by the bounds that redy has."""
 
 
-def unchanged(network: Network, preserve: Preserve) -> Guarantee:
+def rounding(network: Network) -> float:
+    """The share of the largest output by which rounding may change outputs in the type of the network's weights."""
+    return ROUNDING.get(network.weight_dtype, ROUNDING_USUALLY)
+
+
+def unchanged(network: Network, box: Box, preserve: Preserve) -> Guarantee:
     """The guarantee for a file that holds the original network itself."""
     nothing = np.zeros(sum(int(np.prod(port.shape)) for port in network.outputs))
+    error, found = by_port(network, nothing), by_port(network, nothing)
+    points = by_port(network, np.repeat(box.center[None], len(nothing), axis=0))
     statement = "The file holds the original network, unchanged."
-    return Guarantee(statement, preserve, by_port(network, nothing), (), Within(nothing))
+    return Guarantee(statement, preserve, error, (), Within(nothing), found, points)
 
 
 def state(problem: Problem, known: Known, written: Network) -> Guarantee:
@@ -104,7 +112,7 @@ def _check_size(problem: Problem, apart: Apart) -> None:
         raise Exceeded("there is no bound of the error of the written file")
     values = outputs(problem.network, problem.points)
     scale = max(float(np.abs(values[np.isfinite(values)]).max(initial=0.0)), 1e-30)
-    if not (apart.found <= ROUNDING * scale).all():
+    if not (apart.found <= rounding(problem.network) * scale).all():
         raise Exceeded("the written file differs from the original by more than rounding")
     if not (apart.bound <= scale).all():
         raise Exceeded("the bound of the error of the written file exceeds the outputs themselves")

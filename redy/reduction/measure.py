@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from onnx import ModelProto
 
 from redy.formats.onnx_run import Session
 from redy.model import Array, Box
@@ -34,8 +32,8 @@ class Measured:
 
 
 def measure(
-    original: Path | ModelProto,
-    reduced: Path,
+    first: Session,
+    second: Session,
     box: Box,
     points: Array,
     dtype: str,
@@ -44,14 +42,13 @@ def measure(
     """Run both files at points of the box.
 
     Args:
-        original: the file that was read, or the model.
-        reduced: the file that was written.
+        first: the original.
+        second: the reduced network.
         box: the inputs for which the two are compared.
         points: inputs (n, *input shape) of the box.
         dtype: the type of the input; the points are rounded to it so that they stay in the box.
         winner: which element of the first output wins.
     """
-    first, second = Session(original), Session(reduced)
     deviation = scale = 0.0
     winners = 0
     inside = within(box, points, dtype)

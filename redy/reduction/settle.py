@@ -54,7 +54,7 @@ def settle(problem: Problem, known: Known, timings: dict[str, float]) -> Final:
             known.notes.append(f"{what} undone: {reason}")
     known.findings = []
     known.notes.append("the original is kept as it is")
-    return Final(problem.network, None, unchanged(problem.network, problem.options.preserve), None)
+    return Final(problem.network, None, unchanged(problem.network, problem.box, problem.options.preserve), None)
 
 
 def _attempts(findings: tuple[Finding, ...], criteria: tuple[str, ...]) -> Iterator[tuple[Finding, ...]]:
@@ -78,7 +78,7 @@ def _settled(problem: Problem, known: Known, timings: dict[str, float]) -> Final
     if small is problem.network and shrunk.refusal is not None:
         known.notes.append(shrunk.refusal)
     if small is problem.network:
-        return Final(small, None, unchanged(problem.network, problem.options.preserve), None)
+        return Final(small, None, unchanged(problem.network, problem.box, problem.options.preserve), None)
     try:
         model, written = read_back(small)
     except InputError as error:
@@ -86,11 +86,18 @@ def _settled(problem: Problem, known: Known, timings: dict[str, float]) -> Final
     timings["rewrite"] = timings.get("rewrite", 0.0) + time.perf_counter() - begin
     if written.parameters > problem.network.parameters or written.macs > problem.network.macs:
         raise Exceeded("every form that can be written is larger than the original")
+    if _size(written) >= _size(problem.network):
+        known.notes.append("no form is smaller than the original, which is kept as it is")
+        return Final(problem.network, None, unchanged(problem.network, problem.box, problem.options.preserve), None)
     problem.progress("proving what the file preserves")
     begin = time.perf_counter()
     guarantee = state(problem, known, written)
     timings["guarantee"] = timings.get("guarantee", 0.0) + time.perf_counter() - begin
     return Final(written, model, guarantee, shrunk)
+
+
+def _size(network: Network) -> tuple[int, int]:
+    return network.parameters + network.macs, len(network.nodes)
 
 
 def read_back(network: Network) -> tuple[bytes, Network]:

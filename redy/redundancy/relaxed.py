@@ -42,7 +42,7 @@ from redy.questions.reached import reached
 from redy.questions.simulate import ascend, effects, guess
 from redy.questions.situation import Engines, Situation
 from redy.redundancy.lines import line_error, spare_line, unit_function
-from redy.rewrite import Refusal, apply_findings
+from redy.rewrite import Refusal, apply_findings, is_channel
 from redy.rewrite.dense import is_vector
 
 WORK = 600_000_000
@@ -186,10 +186,14 @@ def met_ranges(facts: Facts, units: Sequence[Unit]) -> dict[Unit, tuple[float, f
 
 
 def with_lines(facts: Facts, units: Sequence[Unit], lines: Mapping[Unit, Line]) -> Network:
-    """The network with the findings made before and these units as lines."""
+    """The network with the findings made before and these units as lines.
+
+    Findings about channels, which hold for the network as it is, are left out: only neurons are replaced on their own.
+    """
     proof = Proved(Proof("guessed", "simulation"))
     guessed = [Finding(unit, "guessed", lines[unit], 0.0, proof) for unit in units]
-    lined = apply_findings(facts.network, (*facts.findings, *guessed))
+    before = [finding for finding in facts.findings if not is_channel(facts.network, finding)]
+    lined = apply_findings(facts.network, [*before, *guessed])
     assert not isinstance(lined, Refusal)
     return lined
 
