@@ -363,7 +363,7 @@ class _Relaxation(Relaxation):
             largest = np.maximum(np.abs(low), np.abs(high)).max(initial=0.0) * _LIPSCHITZ[change.node.operator]
             reach = np.full(change.shape, float(up(np.array(largest))))
             return -reach, reach
-        if isinstance(change.node, Elementwise) and not change.paired.all():
+        if isinstance(change.node, Elementwise) and (change.node.operator == "Cast" or not change.paired.all()):
             return self._alone(change)
         slopes = self._slopes(change)
         if slopes is None:
@@ -386,7 +386,7 @@ class _Relaxation(Relaxation):
         return ends[0], ends[1]
 
     def _alone(self, change: _Change) -> Range:
-        """Of a smooth function some of whose elements have no partner: ranges, without lines."""
+        """Of a function some of whose elements have no partner, or that jumps: ranges, without lines."""
         assert isinstance(change.node, Elementwise)
         lower, upper = self.ranges[change.moved]
         try:

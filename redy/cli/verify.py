@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from redy.model import Array, Box, Network
     from redy.model.claims import Comparison
     from redy.questions.situation import Engine
+    from redy.reduction.metadata import Stated
 
 EXIT = {"verified": 0, "refuted": 1, "unknown": 3}
 OUTPUTS = 1e-4
@@ -24,7 +25,7 @@ OUTPUTS = 1e-4
 @click.command("verify")
 @click.argument("original", type=click.Path(path_type=Path))
 @click.argument("reduced", type=click.Path(path_type=Path))
-@click.option("--bounds", required=True, help="Box(es) of inputs: .json, .jsonl, .vnnlib, or JSON such as '[-1,1]'.")
+@click.option("--bounds", help="Box(es): .json, .jsonl, .vnnlib, or JSON such as '[-1,1]'. Default: that in REDUCED.")
 @click.option("--tolerance", type=float, help="Every output differs by at most this number.")
 @click.option("--preserve", type=click.Choice(["outputs", "decision", "tolerance"]), help="What must be kept.")
 @click.option("--winner", type=click.Choice(["max", "min"]), default="max", show_default=True)
@@ -39,7 +40,7 @@ def verify_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     ctx: click.Context,
     original: Path,
     reduced: Path,
-    bounds: str,
+    bounds: str | None,
     tolerance: float | None,
     preserve: str | None,
     winner: str,
@@ -54,29 +55,34 @@ def verify_command(  # noqa: PLR0913, PLR0917 - one parameter per option
 
     --tolerance E: every output differs by at most E. --preserve outputs: by at most 1e-4 of the largest output, for
     rounding. --preserve decision: for every winner i of ORIGINAL and every output o that i beats by more than the
-    margin, i still beats o in REDUCED; so the winner is kept wherever it leads by more than the margin.
+    margin, i still beats o in REDUCED; so the winner is kept wherever it leads by more than the margin. Without these
+    options: the claim that redy wrote into REDUCED.
 
     Exit code 0: verified; 1: refuted, with an input that onnxruntime confirms; 3: unknown; 2: bad input or usage. With
     several boxes one refuted makes 1, else one unknown makes 3.
     """
-    from redy.formats.boxes import read_boxes
     from redy.formats.onnx_read import read_network
 
-    if (tolerance is None) == (preserve is None):
-        raise InputError("give exactly one of --tolerance and --preserve")
+    if preserve == "tolerance":
+        if tolerance is None:
+            raise InputError("--preserve tolerance: give --tolerance E, too")
+        preserve = None
+    if tolerance is not None and preserve is not None:
+        raise InputError("give exactly one of --tolerance and --preserve, or none for the claim in the file")
     if tolerance is not None and not 0 < tolerance < float("inf"):
         raise InputError(f"--tolerance {tolerance}: must be a positive number")
     if not 0 < time_limit < float("inf"):
         raise InputError(f"--time-limit {time_limit}: must be a positive number of seconds")
     networks = read_network(original), read_network(reduced)
-    boxes = read_boxes(bounds, networks[0].input.shape)
+    stated = None if tolerance is not None or preserve is not None else _stated(original, reduced, networks)
+    boxes = _boxes(reduced, bounds, stated, networks[0])
     deadline = time.monotonic() + time_limit
     answers = []
     for number, box in enumerate(boxes):
         check = _Check((original, reduced), networks, box, seed)
-        claim = check.claim(tolerance, preserve, winner, margin)
+        claim = check.claim(tolerance, preserve, winner, margin) if stated is None else stated.claim
         left = (deadline - time.monotonic()) / (len(boxes) - number)
-        answer = check.answer(claim, engine, time.monotonic() + max(left, 0.0))
+        answer = check.answer(claim, engine, time.monotonic() + max(left, 0.0)) | check.subject()
         answers.append(answer)
         if not quiet and not as_json:
             _say(answer)
@@ -84,6 +90,42 @@ def verify_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         click.echo(json.dumps(answers[0] if len(answers) == 1 else answers, indent=2))
     states = {str(answer["answer"]) for answer in answers}
     ctx.exit(next(EXIT[state] for state in ("refuted", "unknown", "verified") if state in states))
+
+
+def _stated(original: Path, reduced: Path, networks: tuple[Network, Network]) -> Stated:
+    """The claim in the reduced file's metadata; that both are the same where the file is a copy of the original."""
+    import numpy as np
+    import onnx
+
+    from redy.model import Within
+    from redy.model.digest import network_digest
+    from redy.reduction.metadata import Stated, stated
+
+    digests = [network_digest(network) for network in networks]
+    if digests[0] == digests[1]:
+        size = sum(int(np.prod(port.shape)) for port in networks[0].outputs)
+        return Stated(Within(np.zeros(size)), None, "", digests[0], "")
+    entries = onnx.load(reduced, load_external_data=False).metadata_props
+    found = stated({entry.key: entry.value for entry in entries}, str(reduced))
+    if found.original_digest != digests[0]:
+        raise InputError(
+            f"{reduced}: its claim is about another original than {original}; give the one it was made from"
+        )
+    return found
+
+
+def _boxes(reduced: Path, bounds: str | None, stated: Stated | None, network: Network) -> list[Box]:
+    """The boxes that were given, or the one in the file; a claim in the file holds on its own box only."""
+    from redy.formats.boxes import read_boxes
+
+    if bounds is None:
+        if stated is None or stated.box is None:
+            raise InputError(f"{reduced}: holds no box; give --bounds")
+        return [stated.box]
+    boxes = read_boxes(bounds, network.input.shape)
+    if stated is not None and stated.box_digest and any(box.digest != stated.box_digest for box in boxes):
+        raise InputError(f"{bounds}: is not the box of the claim in {reduced}; give that, or --tolerance or --preserve")
+    return boxes
 
 
 class _Check:
@@ -94,6 +136,18 @@ class _Check:
 
         self.files = files
         self.prepared = prepare(*networks, box, seed)
+
+    def subject(self) -> dict[str, object]:
+        """What the answer is about: the files, the box, and the version of redy."""
+        from redy.formats.files import file_digest
+        from redy.model.digest import network_digest
+        from redy.version import __version__
+
+        both = zip(self.files, (self.prepared.original, self.prepared.reduced), strict=True)
+        files = [{"file": str(f), "sha256": file_digest(f), "digest": network_digest(n)} for f, n in both]
+        box = self.prepared.box
+        ends = {"lower": box.lower.tolist(), "upper": box.upper.tolist()}
+        return {"files": files, "box": {"digest": box.digest, **ends}, "redy": __version__}
 
     def claim(self, tolerance: float | None, preserve: str | None, winner: str, margin: float | None) -> Comparison:
         """What is asked, with the numbers that are relative made absolute."""

@@ -42,6 +42,8 @@ WORK = 300_000_000
 """Work of the engine for one question (see `redy.condensed.kernels.descent`), a few seconds."""
 TRIED = 3
 """Points near a violation from which local search starts, at most."""
+NOISE = 2.0**-40
+"""What evaluation in float64 may add to a difference, relative to the outputs: less is no violation."""
 GLANCE = 10
 """A tenth of the work is tried first: it often shows a point that refutes."""
 
@@ -70,7 +72,8 @@ class Query:
 def violation(query: Query, points: Array) -> Array:
     """(m,) how far the claim is broken at points (m, *input shape), in float64: positive where it fails.
 
-    For `Within` the largest |y - y'| - tolerance; for `SameWinner` the largest amount by which a beaten output wins.
+    For `Within` the largest |y - y'| - tolerance, less what evaluation may add; for `SameWinner` the largest amount by
+    which a beaten output wins.
     """
     return broken(query.claim, outputs(query.original, points), outputs(query.reduced, points))
 
@@ -78,7 +81,8 @@ def violation(query: Query, points: Array) -> Array:
 def broken(claim: Comparison, y: Array, z: Array) -> Array:
     """`violation` for the outputs (m, outputs) of both networks."""
     if isinstance(claim, Within):
-        return np.asarray((np.abs(y - z) - claim.tolerance).max(axis=1))
+        noise = NOISE * np.abs(y).max(axis=1, initial=0.0)
+        return np.asarray((np.abs(y - z) - claim.tolerance).max(axis=1) - noise)
     sign = 1.0 if claim.winner == "max" else -1.0
     y, z = sign * y, sign * z
     best = y.max(axis=1, keepdims=True)

@@ -98,7 +98,7 @@ def test_no_time_is_unknown_and_not_a_proof(models, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ([], "exactly one"),
+        (["--preserve", "tolerance"], "give --tolerance"),
         (["--tolerance", "1", "--preserve", "outputs"], "exactly one"),
         (["--tolerance", "-1"], "positive"),
         (["--preserve", "decision", "--margin", "0"], "margin"),
@@ -113,3 +113,29 @@ def test_bad_options_end_with_code_2(models, reduced, options, text, capsys):
 def test_networks_that_do_not_fit_end_with_code_2(models, capsys):
     assert verify(models, models / "digits_mlp.onnx", "--tolerance", "1") == 2
     assert "shape" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [[], ["--preserve", "decision"], ["--preserve", "tolerance", "--tolerance", "0.05"]],
+    ids=["outputs", "decision", "tolerance"],
+)
+def test_the_claim_in_a_written_file_is_confirmed_by_itself(models, mode, tmp_path, capsys):
+    original, small = models / "avoidance.onnx", tmp_path / "small.onnx"
+    box = models / "avoidance_close.box.json"
+    assert run(["reduce", str(original), "--bounds", str(box), "-o", str(small), "--quiet", *mode]) == 0
+    capsys.readouterr()
+    assert run(["verify", str(original), str(small), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["answer"] == "verified"
+    assert answer["box"]["digest"] == read_box(str(box), read_network(original).input.shape).digest
+    assert [len(file["sha256"]) for file in answer["files"]] == [64, 64]
+    # The claim is about this original and this box alone.
+    assert run(["verify", str(original), str(small), "--bounds", "[-1,1]", "--quiet"]) == 2
+    assert run(["verify", str(models / "digits_mlp.onnx"), str(small), "--quiet"]) == 2
+
+
+def test_a_copy_of_the_original_is_verified(models, tmp_path):
+    copy = tmp_path / "copy.onnx"
+    copy.write_bytes((models / "avoidance.onnx").read_bytes())
+    assert run(["verify", str(models / "avoidance.onnx"), str(copy), "--bounds", "[-1,1]", "--quiet"]) == 0
