@@ -31,6 +31,13 @@ from redy.milp.backends import CHOICES
 @click.option("--engine", type=click.Choice(["auto", "linear", "branch", "milp"]), default="auto", show_default=True)
 @click.option("--solver", type=click.Choice(CHOICES), default="auto", show_default=True)
 @click.option("--trust", type=click.Choice(["solver"]), help="Count a solver's bound that redy could not re-derive.")
+@click.option(
+    "--effort",
+    type=click.Choice(["quick", "normal", "thorough"]),
+    default="normal",
+    show_default=True,
+    help="Work of all searches: up to about 12, 60 and 1200 CPU seconds.",
+)
 @click.option("--time-limit", type=float, help="Seconds for the whole run; what is undecided then stays.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Boxes reduced at once.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
@@ -51,6 +58,7 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     engine: str,
     solver: str,
     trust: str | None,
+    effort: str,
     time_limit: float | None,
     jobs: int,
     seed: int,
@@ -91,6 +99,7 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         "solver": solver,
         "trust": trust == "solver",
         "criteria": None if criteria is None else _names(criteria),
+        "effort": effort,
         "seed": seed,
     }
     tasks = [Task(model, box, target, options) for box, target in zip(boxes, targets, strict=True)]
@@ -100,11 +109,12 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         documents.append(document)
         if not quiet and not as_json:
             _print_table(document)
-    text = json.dumps(documents[0] if len(documents) == 1 else documents, indent=2)
-    if report_path is not None:
-        write_text(report_path, text + "\n")
-    if as_json:
-        click.echo(text)
+    if report_path is not None or as_json:
+        text = json.dumps(documents[0] if len(documents) == 1 else documents, indent=2)
+        if report_path is not None:
+            write_text(report_path, text + "\n")
+        if as_json:
+            click.echo(text)
 
 
 def _reference(text: str | None, shape: tuple[int, ...]) -> object:

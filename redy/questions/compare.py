@@ -13,7 +13,7 @@ from redy.bounds.result import Bounds
 from redy.condensed.climb import Met
 from redy.condensed.form import Intervals
 from redy.condensed.joint import Pairs, bounded, join, nearest
-from redy.condensed.maximise import BOXES, RATIO, Largest, largest
+from redy.condensed.maximise import RATIO, Largest, largest
 from redy.condensed.search import Rows
 from redy.errors import Unsupported
 from redy.model import (
@@ -33,6 +33,8 @@ from redy.questions.ask import ask
 from redy.questions.query import outputs
 from redy.questions.situation import Engines, Situation, few_inputs
 
+BOXES = 2_000
+"""Sub-boxes that are cut best first to tighten a bound."""
 TIGHTENING = 300_000_000
 """Work on thresholds that tighten a bound (see `redy.condensed.maximise`), a second or two."""
 MEMORY = 1 << 30
@@ -41,7 +43,8 @@ WINNER_WORK = 2_000_000_000
 """Work on the question whether the decision is kept."""
 _PAIRING = 64
 """Points on which partners are looked for."""
-_START_POINTS = 512
+LARGEST_POINTS = 1 << 22
+"""Beyond so many numbers the point of the largest difference stands for those of all output elements."""
 
 Errors = dict[str, Array]
 
@@ -117,7 +120,10 @@ def compare(first: Network, second: Network, box: Box, hints: Hints) -> Apart:
         apart = np.abs(outputs(first, points) - outputs(second, points))
     worst = apart.argmax(axis=0)
     met = apart[worst, np.arange(len(worst))]
-    return Apart(bound, met, points[worst], bool((bound <= RATIO * met).all()))
+    if points[0].size * len(worst) > LARGEST_POINTS:
+        worst = np.full(len(worst), worst[int(met.argmax())])[:1]
+    where = np.broadcast_to(points[worst], (len(met), *points.shape[1:]))
+    return Apart(bound, met, where, bool((bound <= RATIO * met).all()))
 
 
 def _linear(first: Network, second: Network, box: Box, hints: Hints) -> Array:

@@ -48,6 +48,10 @@ SOLVER_SECONDS = {"after branching": 1.0, "alone": 30.0}
 """What `auto` gives the solver at most: what branching leaves open is rarely decided by a solver in short time."""
 
 
+BRANCHING_WORK = 1_800_000_000
+"""Work of branching on the inputs by default, some seconds."""
+
+
 @dataclass(frozen=True, slots=True)
 class PhaseSettings:
     """How phases are searched.
@@ -179,7 +183,7 @@ class _Search:
                 known=self.bounds.intervals,
                 seen={name: (low.copy(), high.copy()) for name, (low, high) in self.seen.items()},
                 time_limit=self.settings.remaining(),
-                **({} if self.settings.budget is None else {"budget": self.settings.budget}),
+                budget=BRANCHING_WORK if self.settings.budget is None else self.settings.budget,
             )
         except Unsupported as error:
             if self.settings.engine == "branch":

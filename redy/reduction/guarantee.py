@@ -9,7 +9,7 @@ import numpy as np
 
 from redy.errors import CheckFailed
 from redy.model import Array, Box, Network, Proved, SameWinner, Within
-from redy.questions.compare import TIGHTENING, Apart, Hints, by_port, compare, prove_files
+from redy.questions.compare import BOXES, TIGHTENING, Apart, Hints, by_port, compare, prove_files
 from redy.questions.query import outputs
 from redy.questions.situation import Engines, few_inputs
 from redy.reduction.problem import Guarantee, Known, Preserve, Problem
@@ -18,6 +18,8 @@ from redy.reduction.steps import decision_claim, tolerances
 ROUNDING = {"float16": 2e-2, "bfloat16": 1e-1}
 ROUNDING_USUALLY = 1e-4
 """The share of the largest output by which rounding may change outputs where these are to be preserved."""
+_LAST = 0.3
+"""The share of the time behind the search that is left when tightening ends."""
 CHECKED = 2048
 """At how many points the reduced network is compared with the original before it is given back."""
 RELAXED_WORK = 3_000_000_000
@@ -39,7 +41,7 @@ def unchanged(network: Network, box: Box, preserve: Preserve) -> Guarantee:
     """The guarantee for a file that holds the original network itself."""
     nothing = np.zeros(sum(int(np.prod(port.shape)) for port in network.outputs))
     error, found = by_port(network, nothing), by_port(network, nothing)
-    points = by_port(network, np.repeat(box.center[None], len(nothing), axis=0))
+    points = by_port(network, np.broadcast_to(box.center, (len(nothing), *box.shape)))
     statement = "The file holds the original network, unchanged."
     return Guarantee(statement, preserve, error, (), Within(nothing), found, points)
 
@@ -84,10 +86,18 @@ def _hints(problem: Problem, known: Known) -> Hints:
         points=problem.points,
         winner=known.winner,
         engines=Engines(options.engine, options.solver, options.trust),
-        deadline=problem.deadline,
+        boxes=int(problem.work * BOXES),
+        work=int(problem.work * TIGHTENING),
+        deadline=problem.end
+        if problem.end is None
+        else problem.end - _LAST * (problem.end - (problem.deadline or 0.0)),
     )
     if options.preserve == "tolerance":
-        return replace(hints, likely=tolerances(problem), work=RELAXED_WORK if "relaxed" in kinds else TIGHTENING)
+        return replace(
+            hints,
+            likely=tolerances(problem),
+            work=int(problem.work * RELAXED_WORK) if "relaxed" in kinds else hints.work,
+        )
     if options.preserve == "decision" and kinds != {"phase"}:
         return replace(hints, boxes=DECISION_BOXES, work=DECISION_WORK)
     return hints

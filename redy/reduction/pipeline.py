@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import AbstractContextManager
 from typing import Literal
 
 import numpy as np
@@ -18,10 +19,11 @@ from redy.errors import InputError, Unsupported
 from redy.milp.solver import Choice
 from redy.model import Affine, Array, Box, Network
 from redy.model.digest import network_digest
-from redy.questions.phases import PhaseSettings
+from redy.questions.phases import BRANCHING_WORK, PhaseSettings
 from redy.questions.seen import sample_points, seen_at
 from redy.questions.situation import Engine
 from redy.reduction.guarantee import Exceeded, check_points, largest, state
+from redy.reduction.limit import BUDGETS, Effort, TimeUp, ended_after
 from redy.reduction.problem import (
     Criterion,
     Known,
@@ -33,27 +35,41 @@ from redy.reduction.problem import (
     Winner,
 )
 from redy.reduction.refit import refitted, replaced
-from redy.reduction.settle import Final, read_back, rewritten, settle
+from redy.reduction.settle import Final, kept, read_back, rewritten, settle
 from redy.reduction.steps import decided_at_once, forward_criterion, relaxed_criterion, result_criterion
 from redy.redundancy.phase import find_phases
 
-SEARCH_SHARE = 0.8
-"""Which share of the time limit the search may take."""
+SEARCH_SHARE = 0.6
+"""Which share of the time limit the search may take; writing and proving come behind it."""
+PHASE_SHARE = 0.7
+"""Which share of the search phases may take where other criteria follow."""
+_LATE = 0.25
+"""How much of the time behind the search a step may take that has not looked at the clock."""
+_LEAST = 0.8
+"""Seconds that cheap bounds, and then writing, have also where the limit is shorter."""
 POINT_MACS = 200_000_000
-FEWEST_POINTS = 200
+FEWEST_POINTS = 32
 """Samples and corners are limited to this number of multiply-adds each, but not below this number of points."""
 
 
 def phase_criterion(problem: Problem, known: Known) -> None:
     """Phase redundancy (`redy.redundancy.phase`)."""
     options = problem.options
-    settings = PhaseSettings(options.engine, options.solver, options.trust, options.budget, problem.deadline)
+    budget = int(problem.work * BRANCHING_WORK) if options.budget is None else options.budget
+    settings = PhaseSettings(options.engine, options.solver, options.trust, budget, _share_of_search(problem))
     answer = find_phases(problem.network, problem.box, known.seen, problem.points, settings)
     known.bounds = answer.bounds
     known.findings.extend(answer.findings)
     known.undecided.extend(answer.undecided)
     known.stats["phase"] = answer.stats
     known.notes.extend(answer.notes)
+
+
+def _share_of_search(problem: Problem) -> float | None:
+    """The deadline of phases: others get a part of the time, too."""
+    if problem.deadline is None or len(problem.options.criteria) == 1:
+        return problem.deadline
+    return time.monotonic() + PHASE_SHARE * max(0.0, problem.deadline - time.monotonic())
 
 
 CRITERIA: dict[str, Criterion] = {
@@ -94,6 +110,7 @@ def reduce(  # noqa: PLR0913 - the options of the command, with the same words
     seed: int = 0,
     samples: int = 4096,
     budget: int | None = None,
+    effort: Effort = "normal",
     refit: bool = False,
     progress: Progress | None = None,
 ) -> Reduction:
@@ -114,7 +131,8 @@ def reduce(  # noqa: PLR0913 - the options of the command, with the same words
         time_limit: seconds for the whole run; what is undecided then stays in the network.
         seed: of every random choice; equal seeds give equal results.
         samples: points drawn from the box.
-        budget: work that branching may do, in its own units (deterministic); by default what the engine takes.
+        budget: work that branching may do, in its own units (deterministic); by default what the effort allows.
+        effort: the work of all searches: "quick", "normal" or "thorough".
         refit: for "tolerance": fit the output layer to the original, where that makes the proved error smaller.
         progress: called with one line per step.
 
@@ -138,17 +156,20 @@ def reduce(  # noqa: PLR0913 - the options of the command, with the same words
         seed=seed,
         samples=samples,
         budget=budget,
+        effort=effort,
         refit=refit,
     )
     _check_options(network, box, options)
     begin = time.perf_counter()
     # The search ends before the limit: folding, checking and writing come after it.
-    deadline = None if time_limit is None else time.monotonic() + SEARCH_SHARE * time_limit
-    problem = Problem(network, box, options, _points(network, box, options), deadline, progress or (lambda _: None))
+    now = time.monotonic()
+    deadline, end = (None, None) if time_limit is None else (now + SEARCH_SHARE * time_limit, now + time_limit)
+    points = _points(network, box, options)
+    problem = Problem(network, box, options, points, deadline, progress or (lambda _: None), end)
     timings: dict[str, float] = {}
     with announced(problem.progress):
         known = _searched(problem, timings, named=criteria is not None)
-    final = settle(problem, known, timings)
+    final = _in_time(problem, known, timings)
     layers: tuple[Affine, ...] = ()
     if refit and final.shrunk is not None:
         final, layers = _refitted(problem, known, final)
@@ -200,6 +221,18 @@ def _refitted(problem: Problem, known: Known, final: Final) -> tuple[Final, tupl
         if isinstance(node, Affine) and node.name in ports and node is not final.network.by_name.get(node.name)
     )
     return Final(written, model, guarantee, final.shrunk), layers
+
+
+def _in_time(problem: Problem, known: Known, timings: dict[str, float]) -> Final:
+    """`settle` within what is left of the limits; the original where that is not enough."""
+    left = None if problem.end is None else max(_LEAST, problem.end - time.monotonic())
+    cpu = BUDGETS[problem.options.effort].seconds / 3 if left is None else None
+    try:
+        with ended_after(left, cpu):
+            return settle(problem, known, timings)
+    except TimeUp:
+        known.notes.append("time limit: no form was proved in time; the original is kept as it is")
+        return kept(problem, known)
 
 
 def _points(network: Network, box: Box, options: Options) -> Array:
@@ -265,6 +298,27 @@ def _check_options(network: Network, box: Box, options: Options) -> None:
         raise InputError(f"time limit {options.time_limit}: must be a positive number of seconds")
 
 
+class _Clock:
+    """What is left of the time of the search, in wall time where there is a limit, else in CPU time."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.cpu_end = time.process_time() + BUDGETS[problem.options.effort].seconds
+
+    def running(self) -> AbstractContextManager[None]:
+        """Ends the block with `TimeUp` when the time is over."""
+        if self.problem.deadline is not None:
+            late = self.problem.deadline + _LATE * self.margin()
+            return ended_after(wall=max(_LEAST, late - time.monotonic()))
+        return ended_after(cpu=self.cpu_end - time.process_time())
+
+    def margin(self) -> float:
+        """Seconds between the deadline of the search and the end."""
+        assert self.problem.deadline is not None
+        assert self.problem.end is not None
+        return self.problem.end - self.problem.deadline
+
+
 def _searched(problem: Problem, timings: dict[str, float], *, named: bool) -> Known:
     """What all steps found; a step that cannot follow the network is passed over, unless it was asked for by name."""
     problem.progress("evaluating points")
@@ -272,11 +326,13 @@ def _searched(problem: Problem, timings: dict[str, float], *, named: bool) -> Kn
     known = Known(seen_at(problem.network, problem.points))
     timings["points"] = time.perf_counter() - begin
     begin = time.perf_counter()
+    clock = _Clock(problem)
     try:
-        if decided_at_once(problem, known):
-            timings["result"] = time.perf_counter() - begin
-            return known
-    except Unsupported:
+        with clock.running():
+            if decided_at_once(problem, known):
+                timings["result"] = time.perf_counter() - begin
+                return known
+    except (Unsupported, TimeUp):
         known.bounds = None  # the step itself says what it cannot follow
     for name in problem.options.criteria:
         if name != "phase" and problem.deadline is not None and time.monotonic() > problem.deadline:
@@ -285,7 +341,10 @@ def _searched(problem: Problem, timings: dict[str, float], *, named: bool) -> Kn
         problem.progress(f"criterion {name}")
         begin = time.perf_counter()
         try:
-            CRITERIA[name](problem, known)
+            with clock.running():
+                CRITERIA[name](problem, known)
+        except TimeUp:
+            known.notes.append(f"{name}: time limit")
         except Unsupported as reason:
             if named or name == "phase":
                 raise

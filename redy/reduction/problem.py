@@ -11,6 +11,7 @@ from redy.milp.solver import Choice
 from redy.model import Affine, Array, Box, Comparison, Finding, Network, Unit
 from redy.questions.seen import Seen
 from redy.questions.situation import Engine
+from redy.reduction.limit import BUDGETS, Effort
 
 Preserve = Literal["outputs", "decision", "tolerance"]
 Winner = Literal["max", "min"]
@@ -37,7 +38,8 @@ class Options:
         seed: of every random choice.
         samples: points drawn from the box.
         corners: corners of the box tried, at most.
-        budget: work that branching may do, in its own units (deterministic); by default what the engine takes.
+        budget: work that branching may do, in its own units (deterministic); by default what the effort allows.
+        effort: "quick", "normal" or "thorough": the work of all searches (`redy.reduction.limit.BUDGETS`).
         refit: whether the output layer may be fitted to the original's outputs, for "tolerance".
     """
 
@@ -56,12 +58,13 @@ class Options:
     samples: int = 4096
     corners: int = 1024
     budget: int | None = None
+    effort: Effort = "normal"
     refit: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Problem:
-    """What stays fixed while criteria search."""
+    """What stays fixed while criteria search; the search ends at `deadline`, everything at `end` (both monotonic)."""
 
     network: Network
     box: Box
@@ -69,6 +72,12 @@ class Problem:
     points: Array
     deadline: float | None
     progress: Progress
+    end: float | None = None
+
+    @property
+    def work(self) -> float:
+        """The factor on the work of every search."""
+        return BUDGETS[self.options.effort].work
 
 
 @dataclass(slots=True)

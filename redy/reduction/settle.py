@@ -52,8 +52,13 @@ def settle(problem: Problem, known: Known, timings: dict[str, float]) -> Final:
         except Exceeded as reason:
             what = f"{len(findings)} findings" if findings else "what holds for every input"
             known.notes.append(f"{what} undone: {reason}")
-    known.findings = []
     known.notes.append("the original is kept as it is")
+    return kept(problem, known)
+
+
+def kept(problem: Problem, known: Known) -> Final:
+    """The original, without findings."""
+    known.findings = []
     return Final(problem.network, None, unchanged(problem.network, problem.box, problem.options.preserve), None)
 
 

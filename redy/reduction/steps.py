@@ -12,7 +12,7 @@ from redy.bounds.linear import linear_bounds
 from redy.errors import InputError
 from redy.model import Array, Box, Network
 from redy.model.claims import SameWinner
-from redy.questions.query import outputs
+from redy.questions.query import WORK, outputs
 from redy.questions.seen import sample_points
 from redy.questions.situation import Engines
 from redy.reduction.problem import Known, Problem
@@ -115,6 +115,7 @@ def _facts(problem: Problem, known: Known, name: str) -> Facts:
         bounds.intervals,
         tuple(known.findings),
         problem.points,
+        budget=int(problem.work * WORK),
         deadline=min(limits) if limits else None,
         engines=Engines(problem.options.engine, problem.options.solver, problem.options.trust),
     )

@@ -23,7 +23,9 @@ from redy.reduction.metadata import kept, metadata
 from redy.reduction.problem import Reduction
 
 POINTS = 10_000
-"""Samples compared in onnxruntime, besides corners."""
+"""Samples compared in onnxruntime, besides corners; fewer where a network is costly to evaluate."""
+FEWEST_POINTS, POINT_MACS = 32, 20_000_000_000
+"""Not fewer than so many, and multiply-adds that samples and corners may cost each."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,7 +153,8 @@ def _bytes(tensor: onnx.TensorProto) -> int:
 
 def _compared(reduction: Reduction, source: Path | None, written: Path, target: str) -> Measured | None:
     options = reduction.options
-    points = sample_points(reduction.box, POINTS, options.corners, options.seed + 1)
+    most = max(FEWEST_POINTS, POINT_MACS // max(1, reduction.original.macs))
+    points = sample_points(reduction.box, min(POINTS, most), min(options.corners, most), options.seed + 1)
     dtype = reduction.original.input.dtype
     before = to_model(reduction.original) if source is None else source
     try:

@@ -16,6 +16,8 @@ from redy.model.network import node_parameters
 from redy.reduction import Measured, Reduction
 from redy.version import __version__
 
+MOST_NUMBERS = 1_000_000
+"""Numbers of the points in the document, at most; more are left out."""
 FORMAT = 1
 """Version of the document; a change that breaks readers raises it."""
 
@@ -172,6 +174,7 @@ def _options(reduction: Reduction) -> dict[str, Any]:
         "winner": options.winner,
         "margin": options.margin,
         "refit": options.refit,
+        "effort": options.effort,
         "time_limit": options.time_limit,
         "seed": options.seed,
     }
@@ -184,9 +187,14 @@ def _guarantee(reduction: Reduction) -> dict[str, Any]:
         "preserve": guarantee.preserve,
         "error": _listed(guarantee.error),
         "found": _listed(guarantee.found),
-        "found_at": _listed(guarantee.points),
+        "found_at": _listed(_told(guarantee.points)),
         "trusted": list(guarantee.trusted),
     }
+
+
+def _told(points: Mapping[str, Array]) -> Mapping[str, Array]:
+    """The points, unless they are too many to be read."""
+    return points if sum(value.size for value in points.values()) <= MOST_NUMBERS else {}
 
 
 def _listed(errors: Mapping[str, Array] | None) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ OPTIONS: dict[str, type] = {
     "engine": str,
     "solver": str,
     "criteria": str,
+    "effort": str,
     "time_limit": float,
     "seed": int,
 }

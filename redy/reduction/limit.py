@@ -1,0 +1,76 @@
+"""Work, time, and what ends a step that does not look at the clock.
+
+Every step gets work and a deadline and keeps to them. What computes for long without looking at the clock, such as one
+large linear pass, is ended from outside: a timer of the process raises `TimeUp` in it. Steps add what they found when
+they end, so what was found before stays and the rest is given up.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Literal
+
+Effort = Literal["quick", "normal", "thorough"]
+
+_AGAIN = 0.25
+"""Seconds after which the timer strikes again: callbacks of the compiler swallow what is raised in them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a run without a time limit may cost.
+
+    Attributes:
+        work: factor on the work of every search; results that only work limits can be repeated.
+        seconds: of CPU time of the process for searching and then again a third of it for what comes behind; whoever
+            needs more is ended.
+    """
+
+    work: float
+    seconds: float
+
+
+BUDGETS: dict[Effort, Budget] = {
+    "quick": Budget(0.2, 9.0),
+    "normal": Budget(1.0, 42.0),
+    "thorough": Budget(5.0, 900.0),
+}
+"""What `--effort` allows."""
+
+
+class TimeUp(BaseException):
+    """The time of a step is over; no `except Exception` may take it for a fault."""
+
+
+@contextmanager
+def ended_after(wall: float | None = None, cpu: float | None = None) -> Iterator[None]:
+    """Raise `TimeUp` in the block after so many seconds of wall time or of CPU time of the process.
+
+    Does nothing outside the main thread, or where the program uses the timers itself.
+    """
+    armed = []
+    if threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer"):
+        for seconds, timer, number in (
+            (wall, signal.ITIMER_REAL, signal.SIGALRM),
+            (cpu, signal.ITIMER_PROF, signal.SIGPROF),
+        ):
+            if seconds is not None and signal.getsignal(number) == signal.SIG_DFL:
+                armed.append((timer, number))
+                signal.signal(number, _strike)
+                signal.setitimer(timer, max(seconds, 1e-3), _AGAIN)
+    try:
+        yield
+    finally:
+        for timer, number in armed:
+            signal.setitimer(timer, 0.0)
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _strike(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise TimeUp
