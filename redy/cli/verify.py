@@ -12,6 +12,11 @@ import click
 from redy.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
     from redy.model import Array, Box, Network
     from redy.model.claims import Comparison
     from redy.questions.situation import Engine
@@ -82,7 +87,8 @@ def verify_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         check = _Check((original, reduced), networks, box, seed)
         claim = check.claim(tolerance, preserve, winner, margin) if stated is None else stated.claim
         left = (deadline - time.monotonic()) / (len(boxes) - number)
-        answer = check.answer(claim, engine, time.monotonic() + max(left, 0.0)) | check.subject()
+        units = {} if stated is None else stated.units
+        answer = check.answer(claim, engine, time.monotonic() + max(left, 0.0), units) | check.subject()
         answers.append(answer)
         if not quiet and not as_json:
             _say(answer)
@@ -104,7 +110,7 @@ def _stated(original: Path, reduced: Path, networks: tuple[Network, Network]) ->
     digests = [network_digest(network) for network in networks]
     if digests[0] == digests[1]:
         size = sum(int(np.prod(port.shape)) for port in networks[0].outputs)
-        return Stated(Within(np.zeros(size)), None, "", digests[0], "")
+        return Stated(Within(np.zeros(size)), None, "", digests[0], "", {})
     entries = onnx.load(reduced, load_external_data=False).metadata_props
     found = stated({entry.key: entry.value for entry in entries}, str(reduced))
     if found.original_digest != digests[0]:
@@ -164,12 +170,14 @@ class _Check:
             raise InputError(f"{self.files[0]}: a decision is between the elements of one output; it has none such")
         return SameWinner("max" if winner == "max" else "min", 1e-5 * scale if margin is None else margin)
 
-    def answer(self, claim: Comparison, engine: Engine, deadline: float) -> dict[str, object]:
+    def answer(
+        self, claim: Comparison, engine: Engine, deadline: float, units: Mapping[str, NDArray[np.int64]]
+    ) -> dict[str, object]:
         """The answer as it is printed."""
         from redy.model import Proved, Refuted
         from redy.questions.equivalence import decide
 
-        verdict = decide(self.prepared, claim, engine, deadline)
+        verdict = decide(self.prepared, claim, engine, deadline, units)
         if isinstance(verdict, Proved):
             proof = verdict.proof
             return {"answer": "verified", "claim": proof.claim, "method": proof.method, "trusted": list(proof.trusted)}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from redy.bounds.difference import difference_bounds
 from redy.bounds.linear import form_bounds
@@ -58,6 +60,8 @@ class Hints:
         points: (m, *input shape) points of the box; None: the centre.
         likely: per output element a bound that is likely to hold, tried first; or None.
         enough: a bound at most this large is not tightened; one number or one per output element.
+        units: activation of the second network -> which units of the first one's activation of that name stand in it;
+            others are paired by their values.
         winner: the output that wins on the whole box in the first network, where that is proved; or None.
         boxes: sub-boxes that may be cut best first.
         work: work on thresholds.
@@ -69,6 +73,7 @@ class Hints:
     points: Array | None = None
     likely: Array | None = None
     enough: float | Array = 0.0
+    units: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     winner: int | None = None
     boxes: int = BOXES
     work: int = TIGHTENING
@@ -133,7 +138,7 @@ def _linear(first: Network, second: Network, box: Box, hints: Hints) -> Array:
 
 def _tightened(first: Network, second: Network, box: Box, hints: Hints, points: Array) -> Largest | None:
     """The bound by branching; None where values are too large for it."""
-    joint = join(first, second, box, hints.known, pairs(first, second, points))
+    joint = join(first, second, box, hints.known, pairs(first, second, points, hints.units))
     rows = Rows.of(joint.condensed, joint.apart)
     if not (np.isfinite(rows.e).all() and np.isfinite(rows.base).all()):
         return None
@@ -165,9 +170,21 @@ def fits(first: Network, second: Network, box: Box, known: Intervals) -> bool:
     return 8 * values * (box.size + unstable) <= MEMORY
 
 
-def pairs(first: Network, second: Network, points: Array) -> Pairs:
-    """Partners of the second network's units: those whose pre-activations are nearest on a few of the points."""
-    return nearest(first, second, points[-_PAIRING:])
+def pairs(first: Network, second: Network, points: Array, units: Mapping[str, NDArray[np.int64]]) -> Pairs:
+    """Partners of the second network's units: those that stand in it, else those that are nearest on a few points."""
+    starts, sizes, start = {}, {}, 0
+    for node in first.activations:
+        starts[node.name], sizes[node.name] = start, math.prod(node.shape)
+        start += sizes[node.name]
+    found: dict[str, NDArray[np.int64]] = {}
+    for node in second.activations:
+        home = node.name if node.name in starts else node.name.removesuffix("_units")
+        index = np.asarray(units.get(node.name, ()), dtype=np.int64)
+        if home in starts and index.size == math.prod(node.shape) and ((index >= 0) & (index < sizes[home])).all():
+            found[node.name] = starts[home] + index
+    if len(found) < len(second.activations):
+        found = {**nearest(first, second, points[-_PAIRING:]), **found}
+    return found
 
 
 def prove_files(first: Network, second: Network, box: Box, claim: Comparison, hints: Hints) -> Verdict:
@@ -190,8 +207,8 @@ def prove_files(first: Network, second: Network, box: Box, claim: Comparison, hi
         if hints.winner is not None and _wins(second, box, claim, hints.winner):
             text = f"output {hints.winner} wins on the whole box in both networks"
             return Proved(Proof(text, "linear"))
-        low, high = difference_bounds(first, second, box, hints.known) if not few_inputs(box) else (None, None)
-        if low is not None and high is not None and _drifts_little(low, high, claim):
+        low, high = difference_bounds(first, second, box, hints.known)
+        if _drifts_little(low, high, claim):
             return Proved(Proof(str(claim), "linear", (LinearBounds(low, high),)))
     else:
         apart = compare(first, second, box, replace(hints, enough=claim.tolerance, likely=claim.tolerance))
@@ -200,7 +217,9 @@ def prove_files(first: Network, second: Network, box: Box, claim: Comparison, hi
     if not fits(first, second, box, hints.known):
         return Unknown("linear bounds of the difference do not show it, and the networks are too large for a search")
     points = box.center[None] if hints.points is None else hints.points
-    situation = Situation(first, box, second, hints.known, points, pairs(first, second, points), engines=hints.engines)
+    situation = Situation(
+        first, box, second, hints.known, points, pairs(first, second, points, hints.units), engines=hints.engines
+    )
     deadline = math.inf if hints.deadline is None else hints.deadline
     try:
         return ask(claim, situation, Limits(WINNER_WORK, deadline))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from redy.bounds.linear import linear_bounds
 from redy.condensed.joint import check_ports
@@ -62,7 +64,13 @@ def prepare(original: Network, reduced: Network, box: Box, seed: int) -> Prepare
     return Prepared(original, reduced, box, points, max(float(np.abs(outputs(original, points)).max()), 1e-30))
 
 
-def decide(prepared: Prepared, claim: Comparison, engine: Engine, deadline: float) -> Verdict:
+def decide(
+    prepared: Prepared,
+    claim: Comparison,
+    engine: Engine,
+    deadline: float,
+    units: Mapping[str, NDArray[np.int64]] | None = None,
+) -> Verdict:
     """The verdict on a claim about two networks.
 
     Args:
@@ -70,6 +78,7 @@ def decide(prepared: Prepared, claim: Comparison, engine: Engine, deadline: floa
         claim: what is asked.
         engine: "branch", "milp" (which trusts the solver), or "auto" (see `redy.questions.ask`).
         deadline: `time.monotonic()` at which the search ends.
+        units: see `redy.questions.compare.Hints`.
     """
     original, reduced, box = prepared.original, prepared.reduced, prepared.box
     if (point := _refuted(Query(original, reduced, box, claim), prepared.points)) is not None:
@@ -81,7 +90,8 @@ def decide(prepared: Prepared, claim: Comparison, engine: Engine, deadline: floa
         with suppress(Unsupported):
             known = phases(original, box, known=known, seen=seen, budget=PHASE_WORK, time_limit=left).intervals
     points = prepared.points[-POINTS:]
-    return prove_files(original, reduced, box, claim, Hints(known, points, engines=Engines(engine), deadline=deadline))
+    hints = Hints(known, points, units=units or {}, engines=Engines(engine), deadline=deadline)
+    return prove_files(original, reduced, box, claim, hints)
 
 
 def _refuted(query: Query, points: Array) -> Array | None:

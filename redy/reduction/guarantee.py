@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from redy.errors import CheckFailed
 from redy.model import Array, Box, Network, Proved, SameWinner, Within
@@ -46,17 +47,23 @@ def unchanged(network: Network, box: Box, preserve: Preserve) -> Guarantee:
     return Guarantee(statement, preserve, error, (), Within(nothing), found, points)
 
 
-def state(problem: Problem, known: Known, written: Network) -> Guarantee:
+def state(problem: Problem, known: Known, written: Network, units: Mapping[str, NDArray[np.int64]]) -> Guarantee:
     """The guarantee for the network that was read back from the file, proved about it and the original.
+
+    `units` says which units of the original stand in the activations of the written network, where that is known.
 
     Raises:
         Exceeded: what the mode promises is not proved for the file.
     """
     believed = [f.verdict.proof.trusted for f in known.findings if isinstance(f.verdict, Proved)]
     believed += [known.bounds.trusted] if known.bounds is not None else []
-    hints = _hints(problem, known)
-    promised = _decision(problem, written, hints) if problem.options.preserve == "decision" else None
+    hints = replace(_hints(problem, known), units=units)
+    decides = problem.options.preserve == "decision"
+    only_rounded = all(finding.kind in {"phase", "forward"} for finding in known.findings)
+    promised = _decision(problem, written, hints) if decides and not only_rounded else None
     apart = compare(problem.network, written, problem.box, hints)
+    if decides and only_rounded:
+        promised = _decision_by_size(problem, apart), ()
     if promised is not None:
         believed += [promised[1]]
     else:
@@ -110,6 +117,14 @@ def _decision(problem: Problem, written: Network, hints: Hints) -> tuple[SameWin
     if not isinstance(verdict, Proved):
         raise Exceeded("that the decision is kept could not be proved for the written file")
     return claim, verdict.proof.trusted
+
+
+def _decision_by_size(problem: Problem, apart: Apart) -> SameWinner:
+    """Where only rounding moves the outputs, what their bound says about the decision."""
+    _check_size(problem, apart)
+    claim = decision_claim(problem)
+    drift = 2 * float(apart.bound.max(initial=0.0)) * (1 + 2.0**-40)
+    return replace(claim, margin=max(claim.margin, drift), ahead=0.0)
 
 
 def _check_size(problem: Problem, apart: Apart) -> None:

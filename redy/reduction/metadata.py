@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from redy.errors import InputError
 from redy.model import Box, Comparison, SameWinner, Within
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 PREFIX = "redy."
 """Keys of redy; whoever rewrites a file drops those of the file it was made from, which hold no longer."""
 _LARGEST_BOX = 4096
+_MOST_UNITS = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +33,7 @@ class Stated:
         box_digest: see `Box.digest`.
         original_digest: of the network that the claim starts from (`redy.model.digest`).
         version: of redy.
+        units: activation of the file -> which units of the original stand in it; it makes the claim easier to prove.
     """
 
     claim: Comparison
@@ -38,6 +41,7 @@ class Stated:
     box_digest: str
     original_digest: str
     version: str
+    units: Mapping[str, NDArray[np.int64]]
 
 
 def metadata(reduction: Reduction, original_sha256: str | None) -> dict[str, str]:
@@ -50,6 +54,9 @@ def metadata(reduction: Reduction, original_sha256: str | None) -> dict[str, str
         "redy.claim": json.dumps(_as_json(reduction.guarantee.claim)),
         "redy.guarantee": reduction.guarantee.statement,
     }
+    units = {name: [int(k) for k in index] for name, index in reduction.units.items()}
+    if sum(map(len, units.values())) <= _MOST_UNITS:
+        entries["redy.units"] = json.dumps(units)
     if original_sha256 is not None:
         entries["redy.original.sha256"] = original_sha256
     if box.size <= _LARGEST_BOX:
@@ -77,8 +84,11 @@ def stated(entries: Mapping[str, str], where: str) -> Stated:
             box = Box(np.array(ends["lower"], dtype=np.float64), np.array(ends["upper"], dtype=np.float64))
         claim = _from_json(json.loads(entries["redy.claim"]))
         names = ("redy.box.digest", "redy.original.digest", "redy.version")
-        return Stated(claim, box, *(entries[name] for name in names))
-    except (ValueError, KeyError, TypeError) as error:
+        texts = [entries[name] for name in names]
+        units = json.loads(entries.get("redy.units", "{}")).items()
+        standing = {str(name): np.array(index, dtype=np.int64) for name, index in units}
+        return Stated(claim, box, texts[0], texts[1], texts[2], standing)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{where}: its claim cannot be read ({error}); reduce the original again") from error
 
 

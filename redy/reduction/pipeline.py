@@ -206,7 +206,7 @@ def _refitted(problem: Problem, known: Known, final: Final) -> tuple[Final, tupl
     if fitted is not None:
         model, written = read_back(fitted)
         try:
-            guarantee = state(problem, known, written)
+            guarantee = state(problem, known, written, {} if final.shrunk is None else final.shrunk.units)
             after = largest(guarantee.error or {})
         except Exceeded:
             after = math.inf

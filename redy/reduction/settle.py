@@ -96,7 +96,7 @@ def _settled(problem: Problem, known: Known, timings: dict[str, float]) -> Final
         return Final(problem.network, None, unchanged(problem.network, problem.box, problem.options.preserve), None)
     problem.progress("proving what the file preserves")
     begin = time.perf_counter()
-    guarantee = state(problem, known, written)
+    guarantee = state(problem, known, written, shrunk.units)
     timings["guarantee"] = timings.get("guarantee", 0.0) + time.perf_counter() - begin
     return Final(written, model, guarantee, shrunk)
 
