@@ -17,7 +17,8 @@ JOBS ?= auto
 # The report of a real reduction: the controller that the project ships, on a part of its domain.
 demo: .venv/installed
 	@mkdir -p build
-	$(BIN)/redy reduce models/avoidance.onnx --bounds models/avoidance_close.box.json -o build/avoidance_close.onnx
+	$(BIN)/redy reduce models/avoidance.onnx --bounds models/avoidance_close.box.json -o build/avoidance_close.onnx \
+	  --html build/avoidance_close.html
 
 # Lint, types, layering and the tests that take seconds.
 test: lint

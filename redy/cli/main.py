@@ -22,6 +22,7 @@ SUMMARIES = {
     "slice": "Cut a box into slices and reduce the network for each: a family of small networks.",
     "eval": "Evaluate a family of small networks.",
     "export": "Write a family, or one slice of it, as ONNX or C99.",
+    "report": "Write the report of a reduction as one HTML page.",
     "batch": "Reduce many networks on many boxes, with results that survive an interruption.",
 }
 """Command -> the line of `redy --help`, here so that listing the commands imports none of them."""
@@ -71,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """The exit code of `redy` called with `arguments`; every error has become one line on stderr."""
     try:
-        outcome = redy.main(arguments, prog_name="redy", standalone_mode=False)
+        outcome = redy.main(arguments, prog_name="redy", standalone_mode=False, obj=tuple(arguments))
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", 130)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,12 @@ from redy.milp.backends import CHOICES
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Boxes reduced at once.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--report", "report_path", type=click.Path(path_type=Path), help="Write the report as JSON.")
+@click.option("--html", "page_path", type=click.Path(path_type=Path), help="Write the report as one HTML page.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of a table.")
 @click.option("--quiet", is_flag=True, help="No progress and no table.")
+@click.pass_obj
 def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
+    arguments: tuple[str, ...] | None,
     model: Path,
     bounds: str,
     output: Path | None,
@@ -63,6 +67,7 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     jobs: int,
     seed: int,
     report_path: Path | None,
+    page_path: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -87,7 +92,10 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         ("the source of the bounds", bounds),
         ("the reference box", relative_to),
     ]
-    guard(sources, [*(("the network", target) for target in targets), ("the report", report_path)])
+    guard(
+        sources,
+        [*(("the network", target) for target in targets), ("the report", report_path), ("the page", page_path)],
+    )
     options: dict[str, Any] = {
         "preserve": preserve,
         "tolerance": tolerance,
@@ -106,9 +114,14 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     deadline = None if time_limit is None else begin + time_limit
     documents = []
     for document in run_tasks(tasks, deadline, jobs, quiet=quiet):
+        document["command"] = None if arguments is None else shlex.join(("redy", *arguments))
         documents.append(document)
         if not quiet and not as_json:
             _print_table(document)
+    if page_path is not None:
+        from redy.report import page
+
+        write_text(page_path, page(documents))
     if report_path is not None or as_json:
         text = json.dumps(documents[0] if len(documents) == 1 else documents, indent=2)
         if report_path is not None:

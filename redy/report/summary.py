@@ -7,10 +7,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jsonschema import Draft202012Validator
 
+from redy.errors import InputError
+from redy.formats.files import read_text
 from redy.model import Activate, Affine, Array, Box, Network, Proved
 from redy.model.network import node_parameters
 from redy.reduction import Measured, Reduction
@@ -18,6 +22,8 @@ from redy.version import __version__
 
 MOST_NUMBERS = 1_000_000
 """Numbers of the points in the document, at most; more are left out."""
+MOST_BOUNDS = 100_000
+"""Elements of activations whose bounds the document lists, at most."""
 FORMAT = 1
 """Version of the document; a change that breaks readers raises it."""
 
@@ -55,14 +61,44 @@ def schema() -> dict[str, Any]:
     return loaded
 
 
+def read_report(path: Path) -> list[dict[str, Any]]:
+    """The report documents of a JSON file that `redy reduce --report` wrote: one, or one for each box.
+
+    Raises:
+        InputError: the file cannot be read, is no JSON, or is no report.
+    """
+    how = "give the JSON file that `redy reduce --report` writes"
+    try:
+        loaded = json.loads(read_text(path, "a report", how))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: is not JSON ({error}); {how}") from error
+    documents = loaded if isinstance(loaded, list) else [loaded]
+    if not documents:
+        raise InputError(f"{path}: holds no report; {how}")
+    for document in documents:
+        _check(document, path, how)
+    return documents
+
+
+def _check(document: object, path: Path, how: str) -> None:
+    """Raise InputError unless every key that the pages read is there, as the schema says."""
+    if isinstance(document, dict) and document.get("format") not in (None, FORMAT):
+        raise InputError(f"{path}: has format {document['format']}; this redy reads format {FORMAT}")
+    errors = sorted(Draft202012Validator(schema()).iter_errors(document), key=lambda error: len(error.absolute_path))
+    if errors:
+        place = "/".join(str(part) for part in errors[0].absolute_path) or "the document"
+        raise InputError(f"{path}: is no report of a reduction ({place}: {errors[0].message[:200]}); {how}")
+
+
 def report(
     reduction: Reduction,
     *,
     original: File | None = None,
     reduced: File | None = None,
     measured: Measured | None = None,
+    command: str | None = None,
 ) -> dict[str, Any]:
-    """The document for one reduction; files and measurements are null where there are none."""
+    """The document for one reduction; files, measurements and command are null where there are none."""
     return {
         "format": FORMAT,
         "redy": __version__,
@@ -88,7 +124,34 @@ def report(
         "seconds": {name: float(value) for name, value in reduction.timings.items()},
         "measured": None if measured is None else _as_dict(measured),
         "notes": list(reduction.notes),
+        "bounds": _bounds(reduction),
+        "command": command,
     }
+
+
+def _bounds(reduction: Reduction) -> dict[str, dict[str, list[float | None]]] | None:
+    """Sound bounds of every unit's pre-activation (of a channel: over its positions); null ends are infinite."""
+    original = reduction.original
+    if reduction.bounds is None or original.units > MOST_BOUNDS:
+        return None
+    found = {}
+    for node in original.activations:
+        if node.name in reduction.bounds.intervals:
+            lower, upper = reduction.bounds.intervals[node.name]
+            if _channels(node):
+                axes = tuple(range(1, lower.ndim))
+                lower, upper = lower.min(axis=axes), upper.max(axis=axes)
+            found[node.name] = {"lower": _finite(lower), "upper": _finite(upper)}
+    return found
+
+
+def _finite(values: Array) -> list[float | None]:
+    return [float(value) if math.isfinite(value) else None for value in values.ravel()]
+
+
+def _channels(node: Activate) -> bool:
+    """Whether the units of an activation are channels."""
+    return len(node.shape) > 1 and math.prod(node.shape[:-1]) != 1
 
 
 def layer_rows(reduction: Reduction) -> list[LayerRow]:
@@ -116,7 +179,7 @@ def _row(reduction: Reduction, node: Activate) -> LayerRow:
     phase = [finding for finding in found if finding.kind == "phase"]
     before = _arithmetic(reduction.original, [node.name])
     after = _arithmetic(reduction.network, [node.name, f"{node.name}_units"], beside=f"{node.name}_linear")
-    channels = len(node.shape) > 1 and math.prod(node.shape[:-1]) != 1
+    channels = _channels(node)
     left = [n for n in reduction.network.activations if n.name in (node.name, f"{node.name}_units")]
     return LayerRow(
         name=node.name,

@@ -1,0 +1,24 @@
+"""`redy report`: the page of a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from redy.cli.paths import guard
+
+
+@click.command("report")
+@click.argument("result", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The HTML file to write.")
+def report_command(result: Path, output: Path) -> None:
+    """Write the report RESULT (JSON, of `redy reduce --report`) as one HTML page that needs no network access.
+
+    Exit code 0: done; 2: bad input or usage.
+    """
+    from redy.formats.files import write_text
+    from redy.report import page, read_report
+
+    guard([("the report", result)], [("the page", output)])
+    write_text(output, page(read_report(result)))
