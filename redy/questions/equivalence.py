@@ -26,6 +26,8 @@ from redy.questions.situation import Engine, Engines, few_inputs
 POINT_MACS = 500_000_000
 POINTS = 5_000
 """Points from which large differences are looked for."""
+WORK = 3_000_000_000
+"""Work on thresholds."""
 PHASE_WORK = 200_000_000
 """Work for bounds of the original; tighter bounds make the query smaller."""
 _STARTS = 8
@@ -90,7 +92,7 @@ def decide(
         with suppress(Unsupported):
             known = phases(original, box, known=known, seen=seen, budget=PHASE_WORK, time_limit=left).intervals
     points = prepared.points[-POINTS:]
-    hints = Hints(known, points, units=units or {}, engines=Engines(engine), deadline=deadline)
+    hints = Hints(known, points, units=units or {}, work=WORK, engines=Engines(engine), deadline=deadline)
     return prove_files(original, reduced, box, claim, hints)
 
 

@@ -23,7 +23,7 @@ _LAST = 0.3
 """The share of the time behind the search that is left when tightening ends."""
 CHECKED = 2048
 """At how many points the reduced network is compared with the original before it is given back."""
-RELAXED_WORK = 3_000_000_000
+RELAXED_WORK = 1_500_000_000
 """Work on thresholds where a tolerance is promised: how much of it is used is what the user wants to know."""
 DECISION_BOXES, DECISION_WORK = 500, 50_000_000
 """How much is cut where the decision alone is promised: by how much the outputs move is beside the point."""
@@ -93,12 +93,14 @@ def _hints(problem: Problem, known: Known) -> Hints:
         points=problem.points,
         winner=known.winner,
         engines=Engines(options.engine, options.solver, options.trust),
-        boxes=int(problem.work * BOXES),
-        work=int(problem.work * TIGHTENING),
+        boxes=0 if problem.lean else int(problem.work * BOXES),
+        work=0 if problem.lean else int(problem.work * TIGHTENING),
         deadline=problem.end
         if problem.end is None
         else problem.end - _LAST * (problem.end - (problem.deadline or 0.0)),
     )
+    if problem.lean:
+        return hints
     if options.preserve == "tolerance":
         return replace(
             hints,

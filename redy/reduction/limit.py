@@ -27,18 +27,19 @@ class Budget:
 
     Attributes:
         work: factor on the work of every search; results that only work limits can be repeated.
-        seconds: of CPU time of the process for searching and then again a third of it for what comes behind; whoever
-            needs more is ended.
+        seconds: of CPU time of the process for searching; whoever needs more is ended.
+        proof: the same for rewriting and for the proof about the file.
     """
 
     work: float
     seconds: float
+    proof: float
 
 
 BUDGETS: dict[Effort, Budget] = {
-    "quick": Budget(0.2, 9.0),
-    "normal": Budget(1.0, 42.0),
-    "thorough": Budget(5.0, 900.0),
+    "quick": Budget(0.2, 7.0, 5.0),
+    "normal": Budget(1.0, 32.0, 24.0),
+    "thorough": Budget(5.0, 700.0, 500.0),
 }
 """What `--effort` allows."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -224,15 +225,21 @@ def _refitted(problem: Problem, known: Known, final: Final) -> tuple[Final, tupl
 
 
 def _in_time(problem: Problem, known: Known, timings: dict[str, float]) -> Final:
-    """`settle` within what is left of the limits; the original where that is not enough."""
+    """`settle` within what is left of the limits; once more without tightening, else the original."""
     left = None if problem.end is None else max(_LEAST, problem.end - time.monotonic())
-    cpu = BUDGETS[problem.options.effort].seconds / 3 if left is None else None
-    try:
-        with ended_after(left, cpu):
-            return settle(problem, known, timings)
-    except TimeUp:
-        known.notes.append("time limit: no form was proved in time; the original is kept as it is")
-        return kept(problem, known)
+    cpu = BUDGETS[problem.options.effort].proof if left is None else None
+    findings = list(known.findings)
+    for tried in (problem, replace(problem, lean=True)):
+        known.findings = list(findings)
+        try:
+            share = 1.0 if tried.lean else 0.7
+            with ended_after(None if left is None else share * left, None if cpu is None else share * cpu):
+                return settle(tried, known, timings)
+        except TimeUp:
+            left = None if problem.end is None else max(_LEAST / 2, problem.end - time.monotonic())
+            cpu = None if cpu is None else (1 - share) * cpu
+    known.notes.append("time limit: no form was proved in time; the original is kept as it is")
+    return kept(problem, known)
 
 
 def _points(network: Network, box: Box, options: Options) -> Array:

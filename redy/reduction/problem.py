@@ -64,7 +64,10 @@ class Options:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Problem:
-    """What stays fixed while criteria search; the search ends at `deadline`, everything at `end` (both monotonic)."""
+    """What stays fixed while criteria search; the search ends at `deadline`, everything at `end` (both monotonic).
+
+    `lean` says that error bounds are not tightened.
+    """
 
     network: Network
     box: Box
@@ -73,6 +76,7 @@ class Problem:
     deadline: float | None
     progress: Progress
     end: float | None = None
+    lean: bool = False
 
     @property
     def work(self) -> float:
