@@ -14,7 +14,7 @@ from redy.questions.compare import BOXES, TIGHTENING, Apart, Hints, by_port, com
 from redy.questions.query import outputs
 from redy.questions.situation import Engines, few_inputs
 from redy.reduction.problem import Guarantee, Known, Preserve, Problem
-from redy.reduction.steps import decision_claim, tolerances
+from redy.reduction.promise import Decision, Tolerance
 
 ROUNDING = {"float16": 2e-2, "bfloat16": 1e-1}
 ROUNDING_USUALLY = 1e-4
@@ -58,7 +58,7 @@ def state(problem: Problem, known: Known, written: Network, units: Mapping[str, 
     believed = [f.verdict.proof.trusted for f in known.findings if isinstance(f.verdict, Proved)]
     believed += [known.bounds.trusted] if known.bounds is not None else []
     hints = replace(_hints(problem, known), units=units)
-    decides = problem.options.preserve == "decision"
+    decides = isinstance(problem.promise, Decision)
     only_rounded = all(finding.kind in {"phase", "forward"} for finding in known.findings)
     promised = _decision(problem, written, hints) if decides and not only_rounded else None
     apart = compare(problem.network, written, problem.box, hints)
@@ -101,20 +101,21 @@ def _hints(problem: Problem, known: Known) -> Hints:
     )
     if problem.lean:
         return hints
-    if options.preserve == "tolerance":
+    if isinstance(problem.promise, Tolerance):
         return replace(
             hints,
-            likely=tolerances(problem),
+            likely=problem.promise.allowed,
             work=int(problem.work * RELAXED_WORK) if "relaxed" in kinds else hints.work,
         )
-    if options.preserve == "decision" and kinds != {"phase"}:
+    if isinstance(problem.promise, Decision) and kinds != {"phase"}:
         return replace(hints, boxes=DECISION_BOXES, work=DECISION_WORK)
     return hints
 
 
 def _decision(problem: Problem, written: Network, hints: Hints) -> tuple[SameWinner, tuple[str, ...]]:
     """The claim about the decision, proved for the file, and what was trusted for it."""
-    claim = replace(decision_claim(problem), ahead=0.0)
+    assert isinstance(problem.promise, Decision)
+    claim = replace(problem.promise.claim, ahead=0.0)
     verdict = prove_files(problem.network, written, problem.box, claim, hints)
     if not isinstance(verdict, Proved):
         raise Exceeded("that the decision is kept could not be proved for the written file")
@@ -124,15 +125,16 @@ def _decision(problem: Problem, written: Network, hints: Hints) -> tuple[SameWin
 def _decision_by_size(problem: Problem, apart: Apart) -> SameWinner:
     """Where only rounding moves the outputs, what their bound says about the decision."""
     _check_size(problem, apart)
-    claim = decision_claim(problem)
+    assert isinstance(problem.promise, Decision)
+    claim = problem.promise.claim
     drift = 2 * float(apart.bound.max(initial=0.0)) * (1 + 2.0**-40)
     return replace(claim, margin=max(claim.margin, drift), ahead=0.0)
 
 
 def _check_size(problem: Problem, apart: Apart) -> None:
     """Raise Exceeded unless the bound keeps the promise: the tolerance, or less than the range of the outputs."""
-    if problem.options.preserve == "tolerance":
-        if not (apart.bound <= tolerances(problem)).all():
+    if isinstance(problem.promise, Tolerance):
+        if not (apart.bound <= problem.promise.allowed).all():
             raise Exceeded("the bound of the error of the written file exceeds the tolerance")
         return
     if not np.isfinite(apart.bound).all():
@@ -152,7 +154,8 @@ def _statement(problem: Problem, claim: Within | SameWinner, apart: Apart, trust
     size = f"by at most {error:.3g} (the largest difference found is {met:.3g})"
     where = "For every input of the box, in real arithmetic on the numbers in the two files,"
     if isinstance(claim, Within):
-        return f"{where} every output differs from the original's {size}{_allowed(problem)}{belief}."
+        allowed = f", {problem.promise}" if isinstance(problem.promise, Tolerance) else ""
+        return f"{where} every output differs from the original's {size}{allowed}{belief}."
     which = "largest" if claim.winner == "max" else "smallest"
     bounded = np.isfinite(error) and error <= 1e3 * max(met, 1e-30)
     moved = f", while the outputs may change {size}" if bounded else ""
@@ -160,18 +163,6 @@ def _statement(problem: Problem, claim: Within | SameWinner, apart: Apart, trust
         f"{where} the {which} output of the original stays the {which} wherever it leads by more than "
         f"{claim.margin:.3g}{moved}{belief}."
     )
-
-
-def _allowed(problem: Problem) -> str:
-    """The tolerance that was asked for, in words."""
-    options = problem.options
-    if options.preserve != "tolerance":
-        return ""
-    allowed = ", ".join(f"{value:.4g}" for value in np.unique(tolerances(problem))[:8])
-    if options.relative_to is None:
-        return f", within the tolerance {allowed}"
-    where = "the box" if options.relative_to == "box" else "the reference box"
-    return f", within the tolerance {allowed} ({options.tolerance:g} of the output's range met on {where})"
 
 
 def check_points(problem: Problem, small: Network, guarantee: Guarantee) -> None:

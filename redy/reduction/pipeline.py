@@ -35,6 +35,7 @@ from redy.reduction.problem import (
     Reduction,
     Winner,
 )
+from redy.reduction.promise import promise_of
 from redy.reduction.refit import refitted, replaced
 from redy.reduction.settle import Final, kept, read_back, rewritten, settle
 from redy.reduction.steps import decided_at_once, forward_criterion, relaxed_criterion, result_criterion
@@ -166,7 +167,8 @@ def reduce(  # noqa: PLR0913 - the options of the command, with the same words
     now = time.monotonic()
     deadline, end = (None, None) if time_limit is None else (now + SEARCH_SHARE * time_limit, now + time_limit)
     points = _points(network, box, options)
-    problem = Problem(network, box, options, points, deadline, progress or (lambda _: None), end)
+    promise = promise_of(network, box, options, points)
+    problem = Problem(network, box, options, points, promise, deadline, progress or (lambda _: None), end)
     timings: dict[str, float] = {}
     with announced(problem.progress):
         known = _searched(problem, timings, named=criteria is not None)

@@ -12,6 +12,7 @@ from redy.model import Affine, Array, Box, Comparison, Finding, Network, Unit
 from redy.questions.seen import Seen
 from redy.questions.situation import Engine
 from redy.reduction.limit import BUDGETS, Effort
+from redy.reduction.promise import Promise
 
 Preserve = Literal["outputs", "decision", "tolerance"]
 Winner = Literal["max", "min"]
@@ -73,6 +74,7 @@ class Problem:
     box: Box
     options: Options
     points: Array
+    promise: Promise
     deadline: float | None
     progress: Progress
     end: float | None = None

@@ -21,7 +21,7 @@ from redy.model.digest import network_digest
 from redy.questions.phases import ranges
 from redy.questions.query import constant_winner, outputs
 from redy.questions.seen import sample_points, seen_at
-from redy.reduction.steps import MARGIN, output_range
+from redy.reduction.promise import MARGIN, output_range
 from redy.rewrite.dense import flat_function
 from redy.slicing.cuts import Cut
 from redy.slicing.lines import find_lines, read_lines
