@@ -24,6 +24,11 @@ SUMMARIES = {
     "export": "Write a family, or one slice of it, as ONNX or C99.",
     "report": "Write the report of a reduction as one HTML page.",
     "batch": "Reduce many networks on many boxes, with results that survive an interruption.",
+    "info": "List the layers of a network and what can be proved about them.",
+    "explain": "Say what became of one unit in a reduction, and why.",
+    "doctor": "Check this installation: versions, solvers, kernels, cores.",
+    "warmup": "Compile the kernels now, so that no later command waits for them.",
+    "completion": "Print the script that completes redy's commands in a shell.",
 }
 """Command -> the line of `redy --help`, here so that listing the commands imports none of them."""
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import FrameType
 from typing import Literal
+
+from redy.condensed.kernels.compiling import around_compiling
 
 Effort = Literal["quick", "normal", "thorough"]
 
@@ -52,7 +54,8 @@ class TimeUp(BaseException):
 def ended_after(wall: float | None = None, cpu: float | None = None) -> Iterator[None]:
     """Raise `TimeUp` in the block after so many seconds of wall time or of CPU time of the process.
 
-    Does nothing outside the main thread, or where the program uses the timers itself.
+    CPU time of compiling kernels does not count: it is spent once on a machine, and a run that it ended would have to
+    spend it again. Does nothing outside the main thread, or where the program uses the timers itself.
     """
     armed = []
     if threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer"):
@@ -64,8 +67,19 @@ def ended_after(wall: float | None = None, cpu: float | None = None) -> Iterator
                 armed.append((timer, number))
                 signal.signal(number, _strike)
                 signal.setitimer(timer, max(seconds, 1e-3), _AGAIN)
+    left = [0.0]
+
+    def pause() -> None:
+        left[0] = signal.setitimer(signal.ITIMER_PROF, 0.0)[0]
+
+    def go_on() -> None:
+        if left[0] > 0:
+            signal.setitimer(signal.ITIMER_PROF, left[0], _AGAIN)
+
+    counts_cpu = any(number == signal.SIGPROF for _, number in armed)
     try:
-        yield
+        with around_compiling(pause, go_on) if counts_cpu else nullcontext():
+            yield
     finally:
         for timer, number in armed:
             signal.setitimer(timer, 0.0)

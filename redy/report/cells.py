@@ -60,6 +60,13 @@ def layers(document: Mapping[str, Any]) -> tuple[Layer, ...]:
     return tuple(_layer(row, found, undecided, ranges.get(row["name"]), drawn=drawn) for row in rows)
 
 
+def unit(document: Mapping[str, Any], name: str, index: int) -> tuple[Fate, Mapping[str, Any] | None]:
+    """The fate of one unit, and its finding if there is one."""
+    found = [f for f in document["findings"] if (f["node"], f["index"]) == (name, index)]
+    finding = found[-1] if found else None
+    return fate(finding, undecided={"node": name, "index": index} in document["undecided"]), finding
+
+
 def fate(finding: Mapping[str, Any] | None, *, undecided: bool) -> Fate:
     """What became of a unit, from its finding (None without one)."""
     if finding is None:

@@ -71,3 +71,32 @@ def announced(say: Callable[[str], None]) -> Iterator[None]:
     """Inside, `say` is called with one line if something has to be compiled."""
     with event.install_listener(_COMPILE, _Announce(say)):
         yield
+
+
+class _Around(event.Listener):
+    def __init__(self, begin: Callable[[], None], end: Callable[[], None]) -> None:
+        self._begin, self._end, self._depth = begin, end, 0
+
+    def on_start(self, event: object) -> None:
+        del event
+        self._depth += 1
+        if self._depth == 1:
+            self._begin()
+
+    def on_end(self, event: object) -> None:
+        del event
+        self._depth -= 1
+        if self._depth == 0:
+            self._end()
+
+
+@contextmanager
+def around_compiling(begin: Callable[[], None], end: Callable[[], None]) -> Iterator[None]:
+    """Inside, `begin` is called before something is compiled and `end` after it, once for nested compilations."""
+    with event.install_listener(_COMPILE, _Around(begin, end)):
+        yield
+
+
+def is_compiled() -> bool:
+    """Whether machine code of these sources lies in the cache; single kernels may still be missing."""
+    return any(cache_folder().rglob("*.nbc"))
