@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import onnx
 
     from redy.simplify import Simplified
+    from redy.simplify.pipeline import Optimize
 
 
 @click.command("simplify")
@@ -28,6 +29,14 @@ if TYPE_CHECKING:
     help="Channels constant in one of several added tensors: computed all the same, put in place, or the cheaper.",
 )
 @click.option("--no-check", is_flag=True, help="Do not compare the result with the original in onnxruntime.")
+@click.option(
+    "--optimize",
+    type=click.Choice(["latency", "macs", "parameters"]),
+    default="latency",
+    show_default=True,
+    help="latency: the result is timed, and rewrites that make it slower are left out.",
+)
+@click.option("--fix-inputs", is_flag=True, help="Initializers that are also inputs become constants.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the inputs of the comparison.")
 @click.option(
     "--report",
@@ -38,11 +47,13 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of a table.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
-def simplify_command(
+def simplify_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     model: Path,
     output: Path,
     residual: str,
     no_check: bool,
+    optimize: Optimize,
+    fix_inputs: bool,
     seed: int,
     report: Path | None,
     as_json: bool,
@@ -64,8 +75,12 @@ def simplify_command(
     original = load(model)
     if not quiet:
         click.echo(f"simplifying {model}", err=True)
-    result = simplify(original, residual=residual, check=not no_check, seed=seed)
-    ratio = 1.0 if result.model is original else latency_ratio(original, result.model, seed)
+    result = simplify(
+        original, residual=residual, check=not no_check, seed=seed, fix_inputs=fix_inputs, optimize=optimize
+    )
+    ratio = 1.0 if result.model is original else result.report.latency
+    if ratio is None:
+        ratio = latency_ratio(original, result.model, seed)
     facts = as_dict(original, result, ratio)
     save(result.model, output)
     if target is not None:
@@ -90,6 +105,7 @@ def as_dict(original: onnx.ModelProto, result: Simplified, latency: float | None
         "latency_ratio": latency,
         "rewrites": found.rewrites,
         "refused": found.refused,
+        "notes": found.notes,
         "check": None if found.deviation is None else found.deviation.text,
     }
 
@@ -111,6 +127,8 @@ def _print(facts: dict[str, Any], output: Path) -> None:
     console = Console()
     console.print(table)
     console.print(totals)
+    for line in facts["notes"]:
+        console.print(f"note: {line}", markup=False)
     for line in facts["refused"]:
         console.print(f"left as it was: {line}", markup=False)
     if facts["check"]:

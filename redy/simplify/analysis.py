@@ -193,12 +193,31 @@ class Analysis:
         for atoms in self._pins:
             self._bad[self._component[atoms]] = True
         self._changed = True
+        self._settle()
+        self._fill_blocks()
+        self._forbid(allow)
+
+    def _fill_blocks(self) -> None:
+        """Keep as many dropped channels of a layer as fill its last block; a runtime computes them in any case."""
+        if self.graph.block == 1:
+            return
+        for node in self.nodes:
+            if not self.flows[node].owns_atoms:
+                continue
+            for value in node.outputs:
+                atoms = self.atoms[value].ravel()
+                dead = np.flatnonzero(~self.alive[atoms])
+                live = atoms.size - dead.size
+                if live and dead.size:
+                    self.revive(atoms[dead[: -live % self.graph.block]])
+        self._settle()
+
+    def _settle(self) -> None:
         while self._changed:
             self._changed = False
             self.alive = self._bad[self._component]
             self._backward()
             self._take_back()
-        self._forbid(allow)
 
     def _forbid(self, allow: Callable[[str, str], bool]) -> None:
         """Ask for leave per tensor that would lose channels; what is refused is taken back."""
@@ -212,11 +231,7 @@ class Analysis:
                     refused = True
         if refused:
             self._changed = True
-            while self._changed:
-                self._changed = False
-                self.alive = self._bad[self._component]
-                self._backward()
-                self._take_back()
+            self._settle()
 
     def _backward(self) -> None:
         self.carriers.clear()

@@ -24,11 +24,12 @@ _FIRST_IR_WITH_OVERRIDABLE_INITIALIZERS = 4
 class Graph:
     """A model being rewritten in place; values and nodes are those of `onnx_ir`."""
 
-    def __init__(self, model: ir.Model, *, maps: bool = True) -> None:
+    def __init__(self, model: ir.Model, *, maps: bool = True, block: int = 1) -> None:
         self.model = model
         self.graph = model.graph
         self.declared = {value.name for node in self.graph for value in node.outputs if value.shape is not None}
         self.maps = maps  # whether constants may become maps, see propagate_constants
+        self.block = block  # layers keep a multiple of this number of channels, because runtimes compute in such blocks
         self.widths: dict[ir.Node, int] = {}  # output channels that layers had in the beginning
         self.selectors: set[ir.Node] = set()  # see select_channels
         self.opset = next((v for d, v in self.graph.opset_imports.items() if d in STANDARD_DOMAINS), 0)
@@ -111,10 +112,14 @@ class Graph:
         with np.errstate(over="ignore"):
             tensor = ir.tensor(np.asarray(array).astype(dtype.numpy(), order="C"), dtype=dtype, name=name)
         value = ir.Value(name=name, shape=ir.Shape(np.shape(array)), type=ir.TensorType(dtype), const_value=tensor)
+        self.adopt(value)
+        return value
+
+    def adopt(self, value: ir.Value) -> None:
+        """Make a value with stored numbers an initializer, in the way of the model's IR version."""
         self.graph.register_initializer(value)
         if self.model.ir_version < _FIRST_IR_WITH_OVERRIDABLE_INITIALIZERS:
             self.graph.inputs.append(value)
-        return value
 
     def add_node(
         self,
@@ -219,7 +224,8 @@ def dims(value: ir.Value | None) -> tuple[Dim, ...] | None:
     """Shape of a value: integers where static, names where symbolic, None where unknown; None for an unknown rank."""
     if value is None or value.shape is None:
         return None
-    return tuple(d if isinstance(d, int) else d.value for d in value.shape)
+    # Some exporters store a dynamic size as -1.
+    return tuple((d if d >= 0 else None) if isinstance(d, int) else d.value for d in value.shape)
 
 
 def data(node: ir.Node) -> ir.Value:

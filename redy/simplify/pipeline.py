@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -15,7 +17,7 @@ import onnx_ir as ir
 from redy.errors import CheckFailed, InputError
 from redy.simplify.analysis import Analysis
 from redy.simplify.axes import UNIFORM
-from redy.simplify.check import Deviation, compare
+from redy.simplify.check import Deviation, compare, latency_ratio
 from redy.simplify.cost import Cost, count
 from redy.simplify.drop_channels import drop_channels
 from redy.simplify.facts import Facts
@@ -23,9 +25,11 @@ from redy.simplify.flow import Flow
 from redy.simplify.flows import flow_of
 from redy.simplify.fold_constants import fold_constants
 from redy.simplify.fold_shapes import fold_shapes, fuse_shuffles
+from redy.simplify.follow_shapes import follow_shapes
 from redy.simplify.fuse_batchnorm import fuse_batchnorm
 from redy.simplify.graph import Graph, dims
 from redy.simplify.merge_padding import merge_padding
+from redy.simplify.prepare import inlined, overridable, prepare, share
 from redy.simplify.residual import expand_residuals
 from redy.simplify.select_channels import Selector, settle_selectors, try_selectors
 from redy.simplify.split_gates import split_gates
@@ -35,6 +39,52 @@ from redy.simplify.straighten import ChannelFinding, straighten
 MAX_ROUNDS = 6
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 RESIDUAL = ("auto", "union", "expand")
+
+
+Optimize = Literal["latency", "macs", "parameters"]
+SLOWEST = 1.02
+"""A result that takes more than this share of the original's time is not given back where latency counts."""
+
+
+_TOO_SMALL_TO_TIME = 1_000_000
+"""Multiply-adds below which onnxruntime's overhead for a call and a node is most of the time."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which rewrites a run may use.
+
+    Attributes:
+        residual: as in `simplify`.
+        fix_inputs: as in `simplify`.
+        maps: whether constants may become maps added behind a layer.
+        gates: whether gates may be split and selectors inserted.
+        block: layers keep a multiple of this number of channels.
+    """
+
+    residual: str
+    fix_inputs: bool = False
+    maps: bool = True
+    gates: bool = True
+    block: int = 1
+
+    def plainer(self) -> list[Choice]:
+        """Choices with less and less of what may cost time."""
+        filled = dataclasses.replace(self, block=BLOCK)
+        few = dataclasses.replace(filled, maps=False, gates=False)
+        return [filled, few, dataclasses.replace(few, residual="union")]
+
+    @property
+    def what(self) -> str:
+        """What was left out, in words."""
+        left = [name for name, kept in (("border maps", self.maps), ("gates", self.gates)) if not kept]
+        left += ["reordered residual sums"] if self.residual == "union" else []
+        filled = f"channels were kept up to multiples of {self.block}" if self.block > 1 else "all rewrites were used"
+        return f"{filled}, without {', '.join(left)}" if left else filled
+
+
+BLOCK = 8
+"""Channels that onnxruntime's convolutions compute at once."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +109,8 @@ class Report:
     rewrites: dict[str, int]
     deviation: Deviation | None = None
     refused: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    latency: float | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +129,8 @@ def simplify(
     check: bool = True,
     seed: int = 0,
     limit: int | None = None,
+    fix_inputs: bool = False,
+    optimize: Optimize = "macs",
 ) -> Simplified:
     """Remove from a model what is algebraically constant or unused, exactly; operators not known are left alone.
 
@@ -89,6 +143,9 @@ def simplify(
         check: compare with the original in onnxruntime.
         seed: of the self-check's random inputs.
         limit: apply only the first so many rewrites.
+        fix_inputs: initializers that are also inputs become constants, which no caller can override any more.
+        optimize: "latency": both models are timed in onnxruntime, and where the result is slower the rewrites that cost
+            time are left out; "macs" and "parameters" take every rewrite that saves multiply-adds or parameters.
 
     Raises:
         InputError: `residual` is none of the three, or the model cannot be read.
@@ -98,17 +155,60 @@ def simplify(
         raise InputError(f"residual is {residual!r}; choose one of {', '.join(RESIDUAL)}")
     if model.graph.sparse_initializer or model.training_info:
         return _left_alone(model, "it has sparse initializers or training information, which are not followed")
+    choice = Choice(residual, fix_inputs=fix_inputs, gates=optimize != "parameters")
+    result = _checked(model, findings or {}, limit, choice, seed if check and not findings else None)
+    if optimize != "latency" or result.model is model:
+        return result
+    return _quickest(model, result, choice, seed, check=check)
+
+
+def _checked(
+    model: onnx.ModelProto,
+    findings: Mapping[str, ChannelFinding],
+    limit: int | None,
+    choice: Choice,
+    seed: int | None,
+) -> Simplified:
+    """The rewritten model, compared with the original on inputs of this seed (None: not compared)."""
     try:
-        simplified, steps = _rewrite(model, residual, findings or {}, limit)
-    except (AssertionError, ValueError, IndexError, KeyError, TypeError) as error:
+        simplified, steps = _rewrite(model, findings, limit, choice)
+    except (AssertionError, ValueError, IndexError, KeyError, TypeError, NotImplementedError) as error:
         return _untouched(model, error)
-    if not check or findings or simplified.model is model:
+    if seed is None or simplified.model is model:
         return simplified
     deviation = compare(model, simplified.model, seed)
     if deviation.failed:
-        culprit = _bisect(model, residual, steps, seed)
+        culprit = _bisect(model, choice, steps, seed)
         raise CheckFailed(f"{deviation.text}; the rewrite that did it: {culprit}; nothing was written")
     return Simplified(simplified.model, dataclasses.replace(simplified.report, deviation=deviation))
+
+
+def _quickest(model: onnx.ModelProto, result: Simplified, choice: Choice, seed: int, *, check: bool) -> Simplified:
+    """The first of ever plainer results that is not slower than the original; the original where all are slower."""
+    tried = [result]
+    for plainer in (None, *choice.plainer()):
+        if plainer is not None:
+            result = _checked(model, {}, None, plainer, seed if check else None)
+            tried.append(result)
+        if result.model is model:
+            break
+        ratio = latency_ratio(model, result.model, seed)
+        if ratio is None or ratio <= SLOWEST:
+            note = [] if plainer is None else [f"{plainer.what} because the result was slower otherwise"]
+            report = dataclasses.replace(result.report, latency=ratio, notes=[*result.report.notes, *note])
+            return Simplified(result.model, report)
+    for candidate in tried:
+        # No node more, or a model of microseconds: the timer sees the runtime's own overhead, and the user is told.
+        small = candidate.report.before.multiply_adds < _TOO_SMALL_TO_TIME
+        if candidate.model is not model and (small or len(candidate.model.graph.node) <= len(model.graph.node)):
+            ratio = latency_ratio(model, candidate.model, seed)
+            slower = "could not be timed" if ratio is None else f"took {ratio:.2f} times the original's time"
+            text = f"the result has fewer channels, but {slower} in onnxruntime; --optimize macs does not time it"
+            report = dataclasses.replace(candidate.report, latency=ratio, notes=[*candidate.report.notes, text])
+            return Simplified(candidate.model, report)
+    return _left_alone(
+        model, f"every smaller form was slower in onnxruntime than the original ({len(tried)} were timed)"
+    )
 
 
 def _untouched(model: onnx.ModelProto, error: Exception) -> Simplified:
@@ -130,19 +230,21 @@ def _left_alone(model: onnx.ModelProto, reason: str) -> Simplified:
 
 def _rewrite(
     model: onnx.ModelProto,
-    residual: str,
     findings: Mapping[str, ChannelFinding],
     limit: int | None,
-    *,
-    maps: bool = True,
+    choice: Choice,
 ) -> tuple[Simplified, Steps]:
     steps = Steps(limit)
     try:
-        graph = Graph(ir.from_proto(model), maps=maps)
+        graph = Graph(inlined(ir.from_proto(model), fix_inputs=choice.fix_inputs), maps=choice.maps, block=choice.block)
     except Exception as error:  # whatever the reader cannot represent is left alone
         raise InputError(f"the model cannot be read ({error})") from error
     before = count(graph)
+    refused = _overridable(graph)
     unread = {name for name, v in graph.graph.initializers.items() if not v.uses() and not v.is_graph_output()}
+    prepare(graph, steps.allow)
+    follow_shapes(graph)
+    prepared, most = len(steps.applied), max(before.parameters, count(graph).parameters)
     tracked = _layers(graph)
     graph.widths = {node: width for node, (_, _, width) in tracked.items()}
     constants: dict[str, int] = {}
@@ -151,7 +253,7 @@ def _rewrite(
     fuse_batchnorm(graph, steps.allow)
     fuse_shuffles(graph)
     merge_padding(graph, steps.allow)
-    changed = bool(steps.applied)
+    changed = len(steps.applied) > prepared
 
     def analyse() -> Analysis:
         return Analysis(graph, _flow_of, _facts(graph, findings))
@@ -164,30 +266,56 @@ def _rewrite(
         return True
 
     changed |= rounds()
-    if split_gates(graph, analyse(), steps.allow):
+    if choice.gates and split_gates(graph, analyse(), steps.allow):
         changed = True
         rounds()
-    if try_selectors(graph, analyse, steps.allow):
+    if choice.gates and try_selectors(graph, analyse, steps.allow):
         changed = True
         rounds()
     settle_selectors(graph)
-    if residual != "union":
-        changed |= expand_residuals(graph, residual, steps.allow) > 0
+    if choice.residual != "union":
+        changed |= expand_residuals(graph, choice.residual, steps.allow) > 0
     layers = [_change(name, op, n, node, constants) for node, (name, op, n) in tracked.items()]
     if not changed:
-        return Simplified(model, Report(layers, before, before, 0, {})), steps
+        return Simplified(model, Report(layers, before, before, 0, {}, refused=refused)), steps
     graph.remove_unread()
+    share(graph)
     graph.remove_unread_initializers(unread)
     after = count(graph)
-    report = Report(layers, before, after, sum(constants.values()), steps.counts())
-    if after.parameters > before.parameters and maps:
-        return _rewrite(model, residual, findings, limit, maps=False)
-    if after.parameters > before.parameters and not findings:
-        refused = [f"parameters would grow from {before.parameters} to {after.parameters}"]
+    report = Report(layers, before, after, sum(constants.values()), steps.counts(), refused=refused)
+    if after.parameters > most and choice.maps:
+        return _rewrite(model, findings, limit, dataclasses.replace(choice, maps=False))
+    graph.forget_inferred_shapes()
+    proto = _to_proto(graph, model)
+    grown = [f"parameters would grow from {before.parameters} to {after.parameters}"] * (after.parameters > most)
+    grown += ["the stored weights would take more bytes"] * (_weight_bytes(proto) > _weight_bytes(model))
+    if grown and not findings:
+        refused += grown
         untouched = [LayerChange(c.name, c.op, c.before, c.before) for c in layers]
         return Simplified(model, Report(untouched, before, before, 0, {}, refused=refused)), steps
-    graph.forget_inferred_shapes()
-    return Simplified(_to_proto(graph, model), report), steps
+    return Simplified(proto, report), steps
+
+
+def _weight_bytes(model: onnx.ModelProto) -> int:
+    """Bytes of stored numbers, in initializers and in nodes, without the integers that are sizes and indices."""
+    held = [a.t for node in model.graph.node for a in node.attribute if a.type == onnx.AttributeProto.TENSOR]
+    tensors = [t for t in [*model.graph.initializer, *held] if t.data_type != onnx.TensorProto.INT64]
+    sizes = [ir.DataType(t.data_type).itemsize * math.prod(t.dims) for t in tensors]
+    return int(sum(sizes))
+
+
+def _overridable(graph: Graph) -> list[str]:
+    """What is said about initializers that a caller may override."""
+    names = overridable(graph)
+    if not names:
+        return []
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return [
+        (
+            f"{len(names)} initializers are also inputs ({shown}), so a caller may override them and their values were "
+            "not used; --fix-inputs makes them constants"
+        )
+    ]
 
 
 def _to_proto(graph: Graph, original: onnx.ModelProto) -> onnx.ModelProto:
@@ -199,6 +327,10 @@ def _to_proto(graph: Graph, original: onnx.ModelProto) -> onnx.ModelProto:
             value.CopyFrom(declared[value.name])
     del proto.graph.output[:]
     proto.graph.output.extend(original.graph.output)
+    # A guarantee is about the file that it was written into.
+    kept = [entry for entry in proto.metadata_props if not entry.key.startswith("redy.")]
+    del proto.metadata_props[:]
+    proto.metadata_props.extend(kept)
     return proto
 
 
@@ -257,11 +389,11 @@ def _change(name: str, op: str, before: int, node: ir.Node, constants: Mapping[s
     return LayerChange(name, op, before, after, constants.get(name, 0))
 
 
-def _bisect(model: onnx.ModelProto, residual: str, steps: Steps, seed: int) -> str:
+def _bisect(model: onnx.ModelProto, choice: Choice, steps: Steps, seed: int) -> str:
     """The first rewrite with which the result is wrong: right with `low` of them, wrong with `high`."""
 
     def wrong(limit: int) -> bool:
-        candidate, _ = _rewrite(model, residual, {}, limit)
+        candidate, _ = _rewrite(model, {}, limit, choice)
         return candidate.model is not model and compare(model, candidate.model, seed).failed
 
     return steps.name_of(first_wrong(wrong, len(steps.asked)))

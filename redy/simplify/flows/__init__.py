@@ -5,10 +5,22 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from redy.simplify.flow import Flow, Wall
-from redy.simplify.flows import convolution, depth, elementwise, joining, linear, normalize, padding, pooling, reshaping
+from redy.simplify.flows import (
+    convolution,
+    depth,
+    elementwise,
+    joining,
+    linear,
+    normalize,
+    padding,
+    pooling,
+    recurrent,
+    reshaping,
+    shapes,
+)
 from redy.simplify.graph import Graph, dims, has_subgraph, is_standard
 
-_MODULES = (convolution, depth, elementwise, joining, linear, normalize, padding, pooling, reshaping)
+_MODULES = (convolution, depth, elementwise, joining, linear, normalize, padding, pooling, recurrent, reshaping, shapes)
 
 
 def flow_of(node: ir.Node, graph: Graph) -> Flow:

@@ -249,17 +249,18 @@ def _slice(node: ir.Node, graph: Graph) -> Flow | str:
     shape = dims(node.inputs[0]) or ()
     starts, ends = graph.integers(node, "starts", 1), graph.integers(node, "ends", 2)
     if starts is None or ends is None:
-        return "its bounds are not known"
+        axes = graph.integers(node, "axes", 3)
+        return "its bounds are not known" if axes is None else SliceOfDynamic([axis % len(shape) for axis in axes])
     axes, steps = graph.integers(node, "axes", 3), graph.integers(node, "steps", 4)
     if (axes is None and input_of(node, 3) is not None) or (steps is None and input_of(node, 4) is not None):
         return "its bounds are not known"
     axes = list(range(len(starts))) if axes is None else axes
     if len(axes) != 1:
-        return "it slices several axes"
+        return SliceOfDynamic([axis % len(shape) for axis in axes])
     axis = axes[0] % len(shape)
     length = shape[axis]
     if not isinstance(length, int):
-        return SliceOfDynamic(axis)
+        return SliceOfDynamic([axis])
     step = 1 if steps is None else steps[0]
     end = None if step < 0 and ends[0] < -length else ends[0]
     index = np.arange(length)[slice(starts[0], end, step)]
@@ -267,24 +268,33 @@ def _slice(node: ir.Node, graph: Graph) -> Flow | str:
 
 
 class SliceOfDynamic(Flow):
-    """A slice of an axis whose length is not known: labels along the others pass."""
+    """A slice of several axes, or of one whose bounds or length are not known: labels along the others pass."""
 
-    def __init__(self, axis: int) -> None:
-        self.axis = axis
+    def __init__(self, axes: list[int]) -> None:
+        self.axes = axes
 
     def layout(self, node: ir.Node, a: Analysis) -> None:
-        assert node.inputs[0] is not None
-        a.atoms[node.outputs[0]] = a.atoms[node.inputs[0]]
+        x, y = node.inputs[0], node.outputs[0]
+        assert x is not None
+        if any(a.atoms[x].shape[axis] > 1 for axis in self.axes):
+            a.pin(x)
+            a.opaque(y)
+        else:
+            a.atoms[y] = a.atoms[x]
 
     def forward(self, node: ir.Node, a: Analysis) -> None:
         assert node.inputs[0] is not None
         facts = a.facts[node.inputs[0]]
-        if isinstance(facts.axes[self.axis], Uniform):
+        if a.atoms[node.outputs[0]].shape == facts.known.shape and all(
+            isinstance(facts.axes[axis], Uniform) for axis in self.axes
+        ):
             a.facts[node.outputs[0]] = facts
 
     def backward(self, node: ir.Node, a: Analysis) -> None:
         out = node.outputs[0]
-        a.demand(node.inputs[0], a.needs[out] & ~a.absorbed(out))
+        need = a.needs[out] & ~a.absorbed(out)
+        if need.any():
+            a.demand(node.inputs[0], need)
 
 
 def _gather(node: ir.Node, graph: Graph) -> Flow | str:

@@ -1,0 +1,287 @@
+"""What exporters write around the weights: each spelling is simplified like the plain one, and computes the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from building import Array, model, node
+from onnx import TensorProto, helper, numpy_helper
+
+from redy.simplify import simplify
+from redy.simplify.follow_shapes import reshaped
+
+DEAD = [1, 4, 6]
+
+
+def first_layer(rng: np.random.Generator, dead: list[int] = DEAD) -> Array:
+    weights = rng.standard_normal((8, 3, 3, 3))
+    weights[dead] = 0
+    return weights
+
+
+def plain(rng: np.random.Generator) -> onnx.ModelProto:
+    nodes = [node("Conv", "x w", "c"), node("Relu", "c", "r"), node("Conv", "r v", "y")]
+    return model(
+        nodes, ["n", 3, 9, 9], {"y": ["n", 4, 5, 5]}, {"w": first_layer(rng), "v": rng.standard_normal((4, 8, 3, 3))}
+    )
+
+
+def channels(made: onnx.ModelProto) -> list[int]:
+    weights = {t.name: t for t in made.graph.initializer}
+    return [weights[n.input[1]].dims[0] for n in made.graph.node if n.op_type == "Conv"]
+
+
+@pytest.mark.parametrize("domain", ["absent", "", "ai.onnx"])
+def test_the_standard_domain_in_any_spelling(domain):
+    made = plain(np.random.default_rng(0))
+    del made.opset_import[:]
+    entry = made.opset_import.add()
+    entry.version = 17
+    if domain != "absent":
+        entry.domain = domain
+    assert channels(simplify(made).model) == [5, 4]
+
+
+@pytest.mark.parametrize("spelling", ["Mul", "Identity", "Transpose", "Reshape", "DequantizeLinear", "Cast"])
+def test_nodes_that_compute_a_weight_are_evaluated(spelling):
+    rng = np.random.default_rng(1)
+    made = plain(rng)
+    # Numbers of one byte must lose three quarters before four bytes each take less room.
+    dead = list(range(7)) if spelling == "DequantizeLinear" else DEAD
+    weights = first_layer(rng, dead)
+    stored = {t.name: t for t in made.graph.initializer}["w"]
+    extra = []
+    if spelling == "Mul":
+        mask = np.ones((8, 1, 1, 1), dtype=np.float32)
+        mask[DEAD] = 0
+        source, extra = rng.standard_normal(weights.shape), [numpy_helper.from_array(mask, "mask")]
+    elif spelling == "Transpose":
+        source = weights.transpose(1, 0, 2, 3)
+    elif spelling == "Reshape":
+        source, extra = weights.reshape(8, -1), [numpy_helper.from_array(np.array([8, 3, 3, 3]), "shape")]
+    else:
+        source = weights
+    array = np.asarray(source, dtype=np.float64 if spelling == "Cast" else np.float32)
+    if spelling == "DequantizeLinear":
+        array = np.clip(np.round(source * 20), -127, 127).astype(np.int8)
+        extra = [numpy_helper.from_array(np.array(0.05, dtype=np.float32), "scale")]
+    stored.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), "stored"))
+    made.graph.initializer.extend(extra)
+    attributes = {"Transpose": {"perm": [1, 0, 2, 3]}, "Cast": {"to": TensorProto.FLOAT}}.get(spelling, {})
+    made.graph.node.insert(0, node(spelling, " ".join(["stored", *(t.name for t in extra)]), "w", **attributes))
+    onnx.checker.check_model(made, full_check=True)
+    result = simplify(made)
+    assert channels(result.model) == [8 - len(dead), 4]
+    assert result.report.deviation is not None
+    assert not result.report.deviation.failed
+
+
+def test_a_shared_tensor_is_cut_apart_and_stored_once_again():
+    rng = np.random.default_rng(2)
+    w, v = rng.standard_normal((8, 3, 1, 1)), rng.standard_normal((8, 8, 1, 1))
+    w[DEAD], v[[0, 2]] = 0, 0
+    bias = np.where(np.isin(np.arange(8), [0, 1, 2, 4, 6]), 0, rng.standard_normal(8))
+    nodes = [
+        node("Identity", "b", "b2"),
+        node("Conv", "x w b", "c"),
+        node("Relu", "c", "r"),
+        node("Conv", "r v b2", "d"),
+        node("Relu", "d", "s"),
+        node("Conv", "s u", "y"),
+    ]
+    made = model(
+        nodes, [1, 3, 6, 6], {"y": [1, 2, 6, 6]}, {"w": w, "v": v, "b": bias, "u": rng.standard_normal((2, 8, 1, 1))}
+    )
+    assert channels(simplify(made).model) == [5, 6, 2]
+    twice = model(
+        [
+            node("Conv", "x w", "c"),
+            node("Conv", "x w", "d"),
+            node("Add", "c d", "e"),
+            node("Relu", "e", "r"),
+            node("Conv", "r u", "y"),
+        ],
+        [1, 3, 6, 6],
+        {"y": [1, 2, 6, 6]},
+        {"w": w, "u": rng.standard_normal((2, 8, 1, 1))},
+    )
+    result = simplify(twice).model
+    assert channels(result) == [5, 5, 2]
+    assert len(result.graph.initializer) == 2
+
+
+def overridable(rng: np.random.Generator) -> onnx.ModelProto:
+    made = plain(rng)
+    made.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [8, 3, 3, 3]))
+    return made
+
+
+def test_initializers_that_a_caller_may_override_are_kept_and_named():
+    made = overridable(np.random.default_rng(3))
+    result = simplify(made)
+    assert result.model is made
+    assert "w" in result.report.refused[0]
+    assert "--fix-inputs" in result.report.refused[0]
+    fixed = simplify(made, fix_inputs=True).model
+    assert channels(fixed) == [5, 4]
+    assert [value.name for value in fixed.graph.input] == ["x"]
+
+
+def test_local_functions_are_inlined():
+    rng = np.random.default_rng(4)
+    made = plain(rng)
+    body = [helper.make_node("Conv", ["a", "b"], ["c"]), helper.make_node("Relu", ["c"], ["d"])]
+    opset = [helper.make_opsetid("", 17)]
+    made.functions.append(helper.make_function("org.example", "ConvRelu", ["a", "b"], ["d"], body, opset))
+    made.opset_import.append(helper.make_opsetid("org.example", 1))
+    del made.graph.node[:2]
+    made.graph.node.insert(0, helper.make_node("ConvRelu", ["x", "w"], ["r"], domain="org.example"))
+    assert channels(simplify(made).model) == [5, 4]
+
+
+@pytest.mark.parametrize("condition", [True, False])
+def test_branches_of_a_stored_condition_are_taken(condition):
+    rng = np.random.default_rng(5)
+    made = plain(rng)
+    branches = {}
+    for name, op in (("then_branch", "Relu"), ("else_branch", "Neg")):
+        out = helper.make_tensor_value_info(f"{name}_out", TensorProto.FLOAT, ["n", 8, 7, 7])
+        branches[name] = helper.make_graph([helper.make_node(op, ["c"], [out.name])], name, [], [out])
+    made.graph.node[1].CopyFrom(helper.make_node("If", ["which"], ["r"], **branches))
+    made.graph.initializer.append(numpy_helper.from_array(np.array(condition), "which"))
+    result = simplify(made).model
+    assert [n.op_type for n in result.graph.node] == ["Conv", "Relu" if condition else "Neg", "Conv"]
+    assert channels(result) == [5, 4]
+
+
+@pytest.mark.parametrize(
+    ("before", "asked", "after"),
+    [
+        (("n", 8, 4, 4), [0, -1], ["n", 128]),
+        (("n", 8, 4, 4), ["n", -1], ["n", 128]),
+        ((2, 8, 3), [-1, 3], [16, 3]),
+        (("n", "h", 4), ["n", -1], ["n", None]),
+        ((None, 8), [-1, 4], [None, 4]),
+        (("n", 8), [4, -1], [4, None]),
+    ],
+)
+def test_shapes_behind_a_reshape(before, asked, after):
+    assert reshaped(before, asked) == after
+
+
+def test_sizes_of_the_batch_are_no_wall():
+    rng = np.random.default_rng(6)
+    nodes = [
+        node("Conv", "x w", "c"),
+        node("Relu", "c", "r"),
+        node("Shape", "r", "s"),
+        node("Gather", "s zero", "n", axis=0),
+        node("Unsqueeze", "n zeros", "m"),
+        node("Concat", "m minus", "to", axis=0),
+        node("Reshape", "r to", "f"),
+        node("Gemm", "f g", "y"),
+    ]
+    weights = {
+        "w": first_layer(rng),
+        "g": rng.standard_normal((8 * 49, 4)),
+        "zero": np.array(0),
+        "zeros": np.array([0]),
+        "minus": np.array([-1]),
+    }
+    assert channels(simplify(model(nodes, ["n", 3, 9, 9], {"y": ["n", 4]}, weights)).model) == [5]
+
+
+@pytest.mark.parametrize("end", [4, None])
+def test_sizes_of_the_image_are_no_wall(end):
+    rng = np.random.default_rng(7)
+    nodes = [
+        node("Conv", "x w", "c"),
+        node("Relu", "c", "r"),
+        node("Shape", "r", "s", start=2, **({} if end is None else {"end": end})),
+        node("Sub", "s one", "e"),
+        node("Slice", "r zero e axes", "l"),
+        node("Conv", "l v", "y"),
+    ]
+    weights = {
+        "w": first_layer(rng),
+        "v": rng.standard_normal((4, 8, 1, 1)),
+        "one": np.array([1, 1]),
+        "zero": np.array([0, 0]),
+        "axes": np.array([2, 3]),
+    }
+    made = model(nodes, ["n", 3, "h", "w"], {"y": ["n", 4, None, None]}, weights)
+    assert channels(simplify(made).model) == [5, 4]
+
+
+def test_the_number_of_channels_that_is_read_stays():
+    rng = np.random.default_rng(8)
+    nodes = [node("Conv", "x w", "c"), node("Relu", "c", "r"), node("Conv", "r v", "y"), node("Shape", "r", "s")]
+    made = model(
+        nodes, ["n", 3, 9, 9], {"y": ["n", 4, 7, 7]}, {"w": first_layer(rng), "v": rng.standard_normal((4, 8, 1, 1))}
+    )
+    made.graph.output.append(helper.make_tensor_value_info("s", TensorProto.INT64, [4]))
+    assert channels(simplify(made).model) == [8, 4]
+
+
+@pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("constant", [0.0, 0.7])
+def test_input_channels_of_recurrent_layers(op, bias, constant):
+    rng = np.random.default_rng(9)
+    gates, hidden = {"LSTM": 4, "GRU": 3, "RNN": 1}[op], 5
+    w = rng.standard_normal((8, 3, 1)) / 2
+    w[DEAD] = 0
+    shift = rng.standard_normal(8)
+    shift[DEAD] = constant
+    weights = {
+        "w": w,
+        "b": shift,
+        "W": rng.standard_normal((1, gates * hidden, 8)) / 3,
+        "R": rng.standard_normal((1, gates * hidden, hidden)) / 3,
+        **({"B": rng.standard_normal((1, 2 * gates * hidden))} if bias else {}),
+    }
+    nodes = [
+        node("Conv", "x w b", "c"),
+        node("Relu", "c", "r"),
+        node("Transpose", "r", "t", perm=[2, 0, 1]),
+        node(op, "t W R" + (" B" if bias else ""), "y", hidden_size=hidden),
+    ]
+    made = model(nodes, ["n", 3, 6], {"y": [6, 1, "n", hidden]}, weights)
+    result = simplify(made).model
+    assert channels(result) == [5]
+    stored = {t.name: t for t in result.graph.initializer}
+    assert stored[next(n for n in result.graph.node if n.op_type == op).input[1]].dims[2] == 5
+
+
+def test_a_guarantee_of_redy_does_not_survive_a_rewrite():
+    made = plain(np.random.default_rng(10))
+    for key in ("redy.guarantee", "author"):
+        entry = made.metadata_props.add()
+        entry.key, entry.value = key, "x"
+    assert [entry.key for entry in simplify(made).model.metadata_props] == ["author"]
+
+
+def test_a_batch_stored_as_minus_one_counts_as_dynamic():
+    made = plain(np.random.default_rng(11))
+    for value in (made.graph.input[0], made.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = -1
+    report = simplify(made).report
+    assert report.before.multiply_adds > 0
+    assert 0 < report.after.multiply_adds < report.before.multiply_adds
+
+
+def test_blocks_of_channels_are_filled_and_not_more():
+    rng = np.random.default_rng(12)
+    weights = rng.standard_normal((24, 3, 3, 3))
+    weights[:13] = 0
+    made = model(
+        [node("Conv", "x w", "c"), node("Relu", "c", "r"), node("Conv", "r v", "y")],
+        [1, 3, 9, 9],
+        {"y": [1, 4, 7, 7]},
+        {"w": weights, "v": rng.standard_normal((4, 24, 1, 1))},
+    )
+    from redy.simplify.pipeline import Choice, _checked
+
+    assert channels(_checked(made, {}, None, Choice("auto", block=8), 0).model) == [16, 4]
+    assert channels(_checked(made, {}, None, Choice("auto"), 0).model) == [11, 4]
