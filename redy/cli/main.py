@@ -23,6 +23,8 @@ SUMMARIES = {
     "eval": "Evaluate a family of small networks.",
     "export": "Write a family, or one slice of it, as ONNX or C99.",
     "report": "Write the report of a reduction as one HTML page.",
+    "certify": "Prove a claim about two files and write the proof as a certificate.",
+    "check": "Check a certificate by an independent small checker.",
     "batch": "Reduce many networks on many boxes, with results that survive an interruption.",
     "info": "List the layers of a network and what can be proved about them.",
     "explain": "Say what became of one unit in a reduction, and why.",

@@ -177,11 +177,15 @@ def test_the_folder_runs_alone(tmp_path):
     (blocked / "__init__.py").write_text("raise ImportError('redy must not be imported')")
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     call = [sys.executable, "-m", "checker", str(files[0]), str(files[1])]
-    good = subprocess.run(check=False, args=[*call, str(tmp_path / "c.cert")], cwd=alone, env=environment, capture_output=True, text=True)
+    good = subprocess.run(
+        check=False, args=[*call, str(tmp_path / "c.cert")], cwd=alone, env=environment, capture_output=True, text=True
+    )
     assert good.returncode == 0, good.stderr
     assert "accepted" in good.stdout
     (tmp_path / "d.cert").write_bytes(data[:-4])
-    bad = subprocess.run(check=False, args=[*call, str(tmp_path / "d.cert")], cwd=alone, env=environment, capture_output=True, text=True)
+    bad = subprocess.run(
+        check=False, args=[*call, str(tmp_path / "d.cert")], cwd=alone, env=environment, capture_output=True, text=True
+    )
     assert bad.returncode == 2
     assert "Traceback" not in bad.stderr
 
