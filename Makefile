@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Two of pytest's workers suit two cores; `make test JOBS=8` for more.
 JOBS ?= auto
 
-.PHONY: demo test test-all lint format bench models acas clean
+.PHONY: demo test test-all lint format bench models acas docs clean
 
 .venv/installed: pyproject.toml redy/version.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: redy needs Python 3.11 or newer; try make PYTHON=python3.11")'
@@ -53,6 +53,10 @@ ACAS ?=
 acas: .venv/installed
 	@test -n "$$REDY_DATA" || $(BIN)/python scripts/fetch_acas.py
 	$(BIN)/python scripts/acas.py $(ACAS)
+
+# The documentation as a site in build/site; a broken link or a page that is not listed ends it.
+docs: .venv/installed
+	$(BIN)/python -m mkdocs build --strict
 
 clean:
 	rm -rf .venv build dist

@@ -18,7 +18,13 @@ from redy.errors import InputError
     "-o", "--output", type=click.Path(path_type=Path), help="Write outputs as .npy; by default they are printed."
 )
 @click.option("--form", type=click.Choice(["shared", "folded"]), help="Default: the family's own.")
-@click.option("--engine", type=click.Choice(["numpy", "onnxruntime"]), default="numpy", show_default=True)
+@click.option(
+    "--engine",
+    type=click.Choice(["numpy", "onnxruntime"]),
+    default="numpy",
+    show_default=True,
+    help="What searches for proofs.",
+)
 def eval_command(
     family: Path,
     points: Path,

@@ -30,7 +30,13 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--reduced", type=_PATH, help="A reduced network: the property is asked of it as well.")
 @click.option("--result", type=_PATH, help="Write the verdict here in the format of VNN-COMP.")
-@click.option("--engine", type=click.Choice(["auto", "linear", "branch", "milp"]), default="auto", show_default=True)
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "linear", "branch", "milp"]),
+    default="auto",
+    show_default=True,
+    help="What searches for proofs.",
+)
 @click.option("--time-limit", type=float, default=60.0, show_default=True, help="Seconds for everything.")
 @click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON.")
 @click.option("--quiet", is_flag=True, help="Print nothing; the exit code is the verdict.")

@@ -21,16 +21,38 @@ from redy.milp.backends import CHOICES
 @click.option("--bounds", required=True, help="Box(es) of inputs: .json, .jsonl, .vnnlib, or JSON such as '[-1,1]'.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: MODEL.reduced.onnx beside the model.")
 @click.option(
-    "--preserve", type=click.Choice(["outputs", "decision", "tolerance"]), default="outputs", show_default=True
+    "--preserve",
+    type=click.Choice(["outputs", "decision", "tolerance"]),
+    default="outputs",
+    show_default=True,
+    help="What stays the same on the box.",
 )
 @click.option("--tolerance", type=float, help="Largest change of an output, for --preserve tolerance.")
 @click.option("--relative-to", help="The tolerance is a share of the output's range: 'box', or a box (file or JSON).")
-@click.option("--winner", type=click.Choice(["max", "min"]), default="max", show_default=True)
+@click.option(
+    "--winner",
+    type=click.Choice(["max", "min"]),
+    default="max",
+    show_default=True,
+    help="Whether the largest or the lowest output wins, for decisions.",
+)
 @click.option("--margin", type=float, help="Outputs closer than this are tied. Default: 1e-5 of the largest output.")
 @click.option("--refit", is_flag=True, help="Fit the output layer, where that makes the proved error smaller.")
 @click.option("--criteria", help="Steps in order, such as phase,relaxed:10 (at most 10 s). Default: all of the mode.")
-@click.option("--engine", type=click.Choice(["auto", "linear", "branch", "milp"]), default="auto", show_default=True)
-@click.option("--solver", type=click.Choice(CHOICES), default="auto", show_default=True)
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "linear", "branch", "milp"]),
+    default="auto",
+    show_default=True,
+    help="What searches for proofs.",
+)
+@click.option(
+    "--solver",
+    type=click.Choice(CHOICES),
+    default="auto",
+    show_default=True,
+    help="Who answers mixed-integer programs.",
+)
 @click.option("--trust", type=click.Choice(["solver"]), help="Count a solver's bound that redy could not re-derive.")
 @click.option(
     "--effort",
@@ -41,7 +63,13 @@ from redy.milp.backends import CHOICES
 )
 @click.option("--time-limit", type=float, help="Seconds for the whole run; what is undecided then stays.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Boxes reduced at once.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Start of every random choice; equal seeds give equal results.",
+)
 @click.option("--report", "report_path", type=click.Path(path_type=Path), help="Write the report as JSON.")
 @click.option("--html", "page_path", type=click.Path(path_type=Path), help="Write the report as one HTML page.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of a table.")

@@ -63,6 +63,8 @@ def simplify_command(  # noqa: PLR0913, PLR0917 - one parameter per option
 
     Needs no data and no input box. What the model computes stays the same up to floating-point rounding, and so do its
     inputs, outputs, opset and domains; operators that are not known are left alone.
+
+    Exit code 0: done; 1: the check of the result failed and nothing was written; 2: bad input or usage.
     """
     from redy.formats.files import write_text
     from redy.simplify import simplify

@@ -29,19 +29,41 @@ if TYPE_CHECKING:
 @click.option("--at", "layer", help="Cut the values of this ReLU layer instead of the input, into 2^UNITS slices.")
 @click.option("--units", type=click.IntRange(min=1), help="How many units of the layer are halved, for --at.")
 @click.option(
-    "--preserve", type=click.Choice(["outputs", "decision", "tolerance"]), default="outputs", show_default=True
+    "--preserve",
+    type=click.Choice(["outputs", "decision", "tolerance"]),
+    default="outputs",
+    show_default=True,
+    help="What stays the same on the box.",
 )
-@click.option("--winner", type=click.Choice(["max", "min"]), default="max", show_default=True)
+@click.option(
+    "--winner",
+    type=click.Choice(["max", "min"]),
+    default="max",
+    show_default=True,
+    help="Whether the largest or the lowest output wins, for decisions.",
+)
 @click.option("--margin", type=float, help="Outputs closer than this are tied. Default: 1e-5 of the largest output.")
 @click.option("--tolerance", type=float, help="Largest change of an output, for --preserve tolerance.")
 @click.option(
     "--relative-to", type=click.Choice(["box"]), help="The tolerance is a share of the output's range met on the box."
 )
-@click.option("--form", type=click.Choice(["shared", "folded", "auto"]), default="auto", show_default=True)
+@click.option(
+    "--form",
+    type=click.Choice(["shared", "folded", "auto"]),
+    default="auto",
+    show_default=True,
+    help="Whether slices share one set of weights or each has folded weights of its own.",
+)
 @click.option("--store-folded", is_flag=True, help="Store the folded networks; else they are folded at first use.")
 @click.option("--work", type=click.IntRange(min=0), default=200_000_000, show_default=True, help="Search per slice.")
 @click.option("--samples", type=click.IntRange(min=0), default=1024, show_default=True, help="Points per slice.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Start of every random choice; equal seeds give equal results.",
+)
 @click.option("--time-limit", type=float, help="Seconds per slice; a slice that needs more is recorded as partial.")
 @worker_options
 @click.option("--store", type=click.Path(path_type=Path), help="Results store (SQLite). Default: OUTPUT.sqlite.")

@@ -33,11 +33,29 @@ OUTPUTS = 1e-4
 @click.option("--bounds", help="Box(es): .json, .jsonl, .vnnlib, or JSON such as '[-1,1]'. Default: that in REDUCED.")
 @click.option("--tolerance", type=float, help="Every output differs by at most this number.")
 @click.option("--preserve", type=click.Choice(["outputs", "decision", "tolerance"]), help="What must be kept.")
-@click.option("--winner", type=click.Choice(["max", "min"]), default="max", show_default=True)
+@click.option(
+    "--winner",
+    type=click.Choice(["max", "min"]),
+    default="max",
+    show_default=True,
+    help="Whether the largest or the lowest output wins, for decisions.",
+)
 @click.option("--margin", type=float, help="Outputs closer than this are tied. Default: 1e-5 of the largest output.")
-@click.option("--engine", type=click.Choice(["auto", "branch", "milp"]), default="auto", show_default=True)
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "branch", "milp"]),
+    default="auto",
+    show_default=True,
+    help="What searches for proofs.",
+)
 @click.option("--time-limit", type=float, default=60.0, show_default=True, help="Seconds for everything.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Start of every random choice; equal seeds give equal results.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the answers as JSON.")
 @click.option("--quiet", is_flag=True, help="Print nothing; the exit code is the answer.")
 @click.pass_context
@@ -170,7 +188,7 @@ class _Check:
         if preserve == "outputs":
             return Within(np.full(count, OUTPUTS * scale))
         if count < 2 or len(self.prepared.original.outputs) != 1:
-            raise InputError(f"{self.files[0]}: a decision is between the elements of one output; it has none such")
+            raise InputError(f"{self.files[0]}: mode decision needs a network with one output of at least two elements")
         return SameWinner("max" if winner == "max" else "min", 1e-5 * scale if margin is None else margin)
 
     def answer(

@@ -285,7 +285,7 @@ def _check_options(network: Network, box: Box, options: Options) -> None:
         raise InputError(f"the box has shape {box.shape}, the network's input has {network.input.shape}")
     unknown = [name for name in options.criteria if name not in CRITERIA]
     if unknown:
-        raise InputError(f"criterion {unknown[0]}: there is none of this name; choose from {', '.join(CRITERIA)}")
+        raise InputError(f"criterion {unknown[0]}: unknown; choose from {', '.join(CRITERIA)}")
     wrong = [name for name in options.criteria if name not in ALLOWED[options.preserve]]
     if wrong:
         raise InputError(f"criterion {wrong[0]}: does not keep what --preserve {options.preserve} promises")

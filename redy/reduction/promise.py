@@ -85,7 +85,7 @@ def decision_claim(network: Network, options: Options, points: Array) -> SameWin
         InputError: the network has several outputs, or fewer than two elements to decide between.
     """
     if len(network.outputs) != 1 or math.prod(network.outputs[0].shape) < 2:
-        raise InputError("a decision is between the elements of one output; the network has none such")
+        raise InputError("mode decision needs a network with one output of at least two elements")
     margin = options.margin
     if margin is None:
         margin = MARGIN * max(float(np.abs(outputs(network, points)).max(initial=0.0)), 1e-30)

@@ -169,7 +169,7 @@ def met_ranges(facts: Facts, units: Sequence[Unit]) -> dict[Unit, tuple[float, f
     """The smallest and largest pre-activation of units met at points and by ascent; the real range is wider.
 
     A line that fits the points alone can be far off in a corner that no point reaches: its error there is large, and
-    nobody who samples sees it.
+    samples do not show it.
     """
     values = facts.network.trace(facts.points[:POINTS])
     ranges = {}

@@ -46,7 +46,7 @@ def find_lines(
     budget: int,
     deadline: float | None = None,
 ) -> tuple[NDArray[np.void], bool]:
-    """Lines that hold together, and whether the time limit did not strike.
+    """Lines that are proved together, and whether the search ended before the time limit.
 
     The lines are an array of `LINE` in the order of the units; those of dropped units are 0, 0.
 

@@ -168,7 +168,7 @@ class SliceWork:
     def _lines(
         self, box: Box, points: Array, codes: Codes, known: Intervals, deadline: float | None
     ) -> tuple[NDArray[np.void], bool]:
-        """Lines within the tolerance, none without one; whether the time limit did not strike."""
+        """Lines within the tolerance, none without one; whether the search ended before the time limit."""
         if self.options.tolerance is None:
             return read_lines(b""), True
         tolerance, budget = np.array(self.options.tolerance), self.options.budget // 10
