@@ -16,7 +16,13 @@ from redy.errors import InputError
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The certificate.")
 @click.option("--tolerance", type=float, help="Every output differs by at most this number.")
 @click.option("--margin", type=float, help="The winner is kept where it leads by more than this number.")
-@click.option("--winner", type=click.Choice(["max", "min"]), default="max", show_default=True)
+@click.option(
+    "--winner",
+    type=click.Choice(["max", "min"]),
+    default="max",
+    show_default=True,
+    help="Whether the largest or the lowest output wins.",
+)
 @click.option("--time-limit", type=float, default=60.0, show_default=True, help="Seconds for the search.")
 @click.pass_context
 def certify_command(  # noqa: PLR0913, PLR0917 - one parameter per option

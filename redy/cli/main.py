@@ -22,7 +22,7 @@ SUMMARIES = {
     "slice": "Cut a box into slices and reduce the network for each: a family of small networks.",
     "eval": "Evaluate a family of small networks.",
     "export": "Write a family, or one slice of it, as ONNX or C99.",
-    "report": "Write the report of a reduction as one HTML page.",
+    "report": "Write a report or a family of slices as one HTML page.",
     "certify": "Prove a claim about two files and write the proof as a certificate.",
     "check": "Check a certificate by an independent small checker.",
     "batch": "Reduce many networks on many boxes, with results that survive an interruption.",

@@ -55,16 +55,21 @@ MOST_OUTPUTS = 64
 
 def page(documents: Sequence[Mapping[str, Any]]) -> str:
     """The HTML page of report documents (`redy.report.summary.report`); text from files is escaped."""
-    environment = Environment(
+    template = environment().get_template("page.html.j2")
+    return template.render(chapters=[chapter(document) for document in documents], fates=FATES)
+
+
+def environment() -> Environment:
+    """The templates of all pages: everything is escaped, and a name that is missing is an error."""
+    made = Environment(
         loader=PackageLoader("redy.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = number
-    template = environment.get_template("page.html.j2")
-    return template.render(chapters=[chapter(document) for document in documents], fates=FATES)
+    made.filters["number"] = number
+    return made
 
 
 def chapter(document: Mapping[str, Any]) -> Chapter:
