@@ -43,6 +43,11 @@ class Box:
         object.__setattr__(self, "lower", lower)
         object.__setattr__(self, "upper", upper)
 
+    def __repr__(self) -> str:
+        ends = zip(self.lower.ravel()[:4], self.upper.ravel()[:4], strict=True)
+        shown = " x ".join(f"[{lower:.4g}, {upper:.4g}]" for lower, upper in ends)
+        return f"Box(shape={self.shape}, {shown}{' x ...' if self.size > 4 else ''})"
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Box):
             return NotImplemented

@@ -202,6 +202,11 @@ class Network:
         """The first output for inputs x (n, *input shape), in float64, as (n, *output shape)."""
         return self.trace(x, keep=[self.outputs[0].name])[self.outputs[0].name]
 
+    def __repr__(self) -> str:
+        outputs = ", ".join(f"{port.name} {port.shape}" for port in self.outputs)
+        sizes = f"{self.units:,} units, {self.parameters:,} parameters, {self.macs:,} multiply-adds"
+        return f"Network({self.input.name} {self.input.shape} -> {outputs}; {sizes})"
+
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
 

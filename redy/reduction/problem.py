@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -160,3 +161,23 @@ class Reduction:
     bounds: Bounds | None = None
     refit: tuple[Affine, ...] = ()
     model: bytes | None = None
+
+    def __repr__(self) -> str:
+        sizes = (f"{before:,} -> {after:,} {name}" for name, before, after in self._sizes())
+        return f"Reduction({', '.join(sizes)}; {self.guarantee.statement})"
+
+    def _repr_html_(self) -> str:
+        """A table of sizes and the guarantee, for notebooks."""
+        rows = "".join(
+            f"<tr><td>{name}</td><td>{before:,}</td><td>{after:,}</td></tr>" for name, before, after in self._sizes()
+        )
+        head = "<tr><th></th><th>original</th><th>reduced</th></tr>"
+        return f"<table>{head}{rows}</table><p>{html.escape(self.guarantee.statement)}</p>"
+
+    def _sizes(self) -> tuple[tuple[str, int, int], ...]:
+        first, second = self.original, self.network
+        return (
+            ("units", first.units, second.units),
+            ("parameters", first.parameters, second.parameters),
+            ("multiply-adds", first.macs, second.macs),
+        )

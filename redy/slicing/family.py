@@ -77,6 +77,12 @@ class Family:
     def __len__(self) -> int:
         return len(self.slice_mask)
 
+    def __repr__(self) -> str:
+        return (
+            f"Family({len(self):,} slices, {len(self.masks):,} different networks, form {self.form}, "
+            f"{self.removed().mean():.1%} of units removed on average)"
+        )
+
     @classmethod
     def from_records(
         cls,
