@@ -98,7 +98,7 @@ class Search:
             low, high = tree.boxes([cells[i] for i in now])
             values, _, acc = tree.bounded(self.space, question, low, high, self.fits)
             open_ = question.open(values) & ~dropped
-            over = len(cells) > self.nodes or time.monotonic() > self.deadline or not 0 < len(axes) < tree.LEAF
+            over = len(cells) >= self.nodes or time.monotonic() > self.deadline or not 0 < len(axes) < tree.LEAF
             for k in np.flatnonzero(open_.any(axis=1)):
                 parts = (
                     None if over else self._cut(cells[now[k]], axes, self._smear(acc[k], values[k], low[k], high[k]))

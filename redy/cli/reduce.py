@@ -71,6 +71,7 @@ from redy.milp.backends import CHOICES
     help="Start of every random choice; equal seeds give equal results.",
 )
 @click.option("--report", "report_path", type=click.Path(path_type=Path), help="Write the report as JSON.")
+@click.option("--certificate", type=click.Path(path_type=Path), help="Write a proof for `redy check`; one box.")
 @click.option("--html", "page_path", type=click.Path(path_type=Path), help="Write the report as one HTML page.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of a table.")
 @click.option("--quiet", is_flag=True, help="No progress and no table.")
@@ -96,6 +97,7 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     seed: int,
     report_path: Path | None,
     page_path: Path | None,
+    certificate: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -104,7 +106,7 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     Several boxes in the bounds give one output each, numbered from 1 before the suffix.
 
     Exit code 0: done, also when a limit ended the search; 1: an internal check failed and nothing was written; 2: bad
-    input or usage.
+    input or usage; 3: the network was written but no certificate was found.
     """
     from redy.formats.boxes import read_boxes
     from redy.formats.files import write_text
@@ -114,6 +116,8 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     if time_limit is not None and not 0 < time_limit < float("inf"):
         raise InputError(f"--time-limit {time_limit}: must be a positive number of seconds")
     boxes = read_boxes(bounds, read_network(model).input.shape)
+    if certificate is not None and (len(boxes) != 1 or (preserve == "decision" and margin is None)):
+        raise InputError("--certificate needs one box, and with --preserve decision a --margin")
     targets = _targets(model, output, len(boxes))
     sources = [
         *model_files("the model", model),
@@ -122,7 +126,12 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     ]
     guard(
         sources,
-        [*(("the network", target) for target in targets), ("the report", report_path), ("the page", page_path)],
+        [
+            *(("the network", target) for target in targets),
+            ("the report", report_path),
+            ("the page", page_path),
+            ("the certificate", certificate),
+        ],
     )
     options: dict[str, Any] = {
         "preserve": preserve,
@@ -146,6 +155,8 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         documents.append(document)
         if not quiet and not as_json:
             _print_table(document)
+    if certificate is not None and not _certified(tasks[0], documents[0], certificate):
+        click.get_current_context().exit(3)
     if page_path is not None:
         from redy.report import page
 
@@ -156,6 +167,31 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
             write_text(report_path, text + "\n")
         if as_json:
             click.echo(text)
+
+
+def _certified(task: Task, document: dict[str, Any], target: Path) -> bool:
+    """Write the certificate of the reduction: the decision, or outputs within 1.3 times the proved error."""
+    import numpy as np
+
+    from redy.certificates import Refusal, certify_files
+    from redy.certify.claims import Claim, SameWinner, Within
+    from redy.formats.files import write_atomically
+
+    options, error = task.options, document["guarantee"]["error"]
+    claim: Claim
+    if options["preserve"] == "decision":
+        claim = SameWinner("min" if options["winner"] == "min" else "max", options["margin"])
+    else:
+        proved = np.concatenate([np.ravel(values) for values in (error or {"": [0.0]}).values()]) * 1.3
+        if options["preserve"] == "tolerance":
+            proved = proved / 1.3 if options["relative_to"] is not None else np.minimum(proved, options["tolerance"])
+        claim = Within(np.maximum(proved, 1e-12))
+    made = certify_files(task.model, task.target, (task.box.lower, task.box.upper), claim)
+    if isinstance(made, Refusal):
+        click.echo(f"{target}: no certificate: {made.reason}", err=True)
+        return False
+    write_atomically(target, lambda path: path.write_bytes(made))
+    return True
 
 
 def _reference(text: str | None, shape: tuple[int, ...]) -> object:
