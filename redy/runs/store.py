@@ -8,13 +8,14 @@ twice. Write-ahead logging with synchronous commits: a row that was committed su
 from __future__ import annotations
 
 import csv
-import fcntl
 import itertools
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
 
 from redy.errors import InputError
 from redy.formats.files import write_atomically
@@ -66,19 +67,16 @@ class Store:
             self.close()
             raise
 
-    def _locked(self) -> IO[str]:
+    def _locked(self) -> FileLock:
         """A lock that ends with the process, however it ends."""
-        path = self.path.with_name(self.path.name + ".lock")
+        lock = FileLock(self.path.with_name(self.path.name + ".lock"), thread_local=False)
         try:
-            handle = path.open("a", encoding="utf-8")
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            raise InputError(f"{self.path}: another run is writing to this store; wait for it or stop it") from error
         except OSError as error:
             raise InputError(f"{self.path}: cannot write here ({error.strerror}); choose an existing folder") from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            handle.close()
-            raise InputError(f"{self.path}: another run is writing to this store; wait for it or stop it") from error
-        return handle
+        return lock
 
     def _prepare(self, digests: Mapping[str, str], resume: bool) -> None:
         run = self._connection
@@ -168,7 +166,7 @@ class Store:
         """Let go of the file."""
         if hasattr(self, "_connection"):
             self._connection.close()
-        self._lock.close()
+        self._lock.release()
 
     def __enter__(self) -> Self:
         return self
