@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from redy.cli.paths import Named, guard, model_files, store_files
-from redy.cli.workers import check_exports, executor, export, worker_options
+from redy.cli.workers import check_exports, executor, export, say_discarded, worker_options
 from redy.errors import InputError, RedyError
 
 if TYPE_CHECKING:
@@ -139,6 +139,7 @@ def batch_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     outputs: list[Named] = [(f"the network of job {number}", job.output) for number, job in enumerate(listed, start=1)]
     guard(sources, [*outputs, *store_files(path), ("the CSV file", csv_path), ("the Parquet file", parquet)])
     with Store(path, COLUMNS, digests(listed), resume=resume) as results:
+        say_discarded(results)
         open_jobs = sorted(set(range(1, len(listed) + 1)) - results.keys())
         done = len(listed) - len(open_jobs)
         for _, row in executor(jobs, scheduler).run(BatchWork(tuple(listed)), chunked(open_jobs, 1)):

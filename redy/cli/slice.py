@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from redy.cli.paths import guard, model_files, store_files
-from redy.cli.workers import check_exports, executor, export, worker_options
+from redy.cli.workers import check_exports, executor, export, say_discarded, worker_options
 from redy.errors import InputError
 
 if TYPE_CHECKING:
@@ -143,6 +143,7 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     task = SliceWork(network, cut, options)
     with Store(path, COLUMNS, task.digests, resume=resume) as results:
         show = None if quiet else Reporter()
+        say_discarded(results)
         records = run_slices(task, executor(jobs, scheduler), results, jobs=jobs, progress=show)
         export(results, csv_path, parquet)
     cut, records = pruned(network, cut, records, budget)

@@ -56,3 +56,9 @@ def export(results: Store, csv_path: Path | None, parquet: Path | None) -> None:
         results.export_csv(csv_path)
     if parquet is not None:
         results.export_parquet(parquet)
+
+
+def say_discarded(results: Store) -> None:
+    """Say on stderr how many damaged results of an earlier run are made again."""
+    if results.discarded:
+        click.echo(f"{results.path}: {results.discarded} results were damaged and are made again", err=True)

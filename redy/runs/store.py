@@ -1,14 +1,17 @@
 """The results store: one SQLite file in which every finished slice or job is durable.
 
 Table `run` (key, value) holds the digests of what the results depend on; table `results` one row a finished item, with
-the columns that the kind of run names; its first column is the item's number and the primary key, so nothing is entered
-twice. Write-ahead logging with synchronous commits: a row that was committed survives kill -9 and a power cut.
+the columns that the kind of run names and a checksum; its first column is the item's number and the primary key, so
+nothing is entered twice. A row whose checksum does not fit is taken out when the store is opened and made again.
+Write-ahead logging with synchronous commits: a row that was committed survives kill -9 and a power cut.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import itertools
+import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +23,9 @@ from filelock import FileLock, Timeout
 from redy.errors import InputError
 from redy.formats.files import write_atomically
 
-FORMAT = "1"
+FORMAT = "2"
+CHECK = "checksum"
+"""The column behind the results: SHA-256 over the digests of the run and all other columns of the row."""
 GROUP = 1 << 16
 """Rows of a Parquet row group."""
 
@@ -39,6 +44,14 @@ def require_parquet() -> tuple[Any, Any]:
     return pa, parquet
 
 
+def _refused(path: Path, error: Exception) -> InputError:
+    if "full" in str(error):
+        return InputError(
+            f"{path}: the disk is full; free some room and go on with --resume, finished results are kept"
+        )
+    return InputError(f"{path}: is not a results store of redy, or is damaged ({error}); choose another path")
+
+
 class Store:
     """An open store; a context manager. Only one process has it open for writing.
 
@@ -47,6 +60,9 @@ class Store:
         columns: name -> SQLite type of each result column; the first is the integer key.
         digests: what results depend on, by name.
         resume: go on with what the file holds; without it a file that holds results is refused.
+
+    Attributes:
+        discarded: how many damaged results were taken out when the store was opened; they are made again.
 
     Raises:
         InputError: the file is in use, is no store, was made from something else, or holds results and `resume` is off.
@@ -60,9 +76,9 @@ class Store:
         try:
             self._connection = sqlite3.connect(self.path, isolation_level=None)
             self._prepare(digests, resume)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             self.close()
-            raise InputError(f"{self.path}: is not a results store of redy ({error}); choose another path") from error
+            raise _refused(self.path, error) from error
         except InputError:
             self.close()
             raise
@@ -84,18 +100,27 @@ class Store:
         run.execute("PRAGMA synchronous=FULL")
         names = {row[0] for row in run.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         wanted = {"format": FORMAT, **digests}
+        self.discarded = 0
+        self._run = json.dumps(wanted, sort_keys=True)
         if not names:
             key, *others = self.columns
             body = ", ".join(f'"{name}" {self.columns[name]}' for name in others)
             run.execute("BEGIN")
             run.execute("CREATE TABLE run (key TEXT PRIMARY KEY, value TEXT)")
-            run.execute(f'CREATE TABLE results ("{key}" INTEGER PRIMARY KEY, {body})')
+            run.execute(f'CREATE TABLE results ("{key}" INTEGER PRIMARY KEY, {body}, {CHECK} TEXT NOT NULL)')
             run.executemany("INSERT INTO run VALUES (?, ?)", wanted.items())
             run.execute("COMMIT")
             return
         if not {"run", "results"} <= names:
             raise InputError(f"{self.path}: is a database, but not a results store of redy; choose another path")
+        found = run.execute("PRAGMA integrity_check").fetchone()[0]
+        if found != "ok":
+            raise InputError(f"{self.path}: is damaged ({' '.join(str(found).split())}); delete it and run again")
         there = dict(run.execute("SELECT key, value FROM run"))
+        if there.get("format") != FORMAT:
+            raise InputError(
+                f"{self.path}: has store format {there.get('format')}, this redy writes {FORMAT}; choose another path"
+            )
         for name, value in wanted.items():
             if there.get(name) != value:
                 raise InputError(
@@ -106,12 +131,51 @@ class Store:
                 f"{self.path}: holds {self.done()} results; go on with --resume, or delete the file to begin again"
             )
 
+        self.discarded = self._take_out_bad_rows()
+
+    def _take_out_bad_rows(self) -> int:
+        """Delete rows whose checksum does not fit; how many they were."""
+        bad = [(key,) for key, fits, _ in self._checked() if not fits]
+        if bad:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.executemany("DELETE FROM results WHERE rowid = ?", bad)
+            self._connection.execute("COMMIT")
+        return len(bad)
+
+    def _checked(self) -> Iterator[tuple[int, bool, tuple[Any, ...]]]:
+        """Per row its number, whether its checksum fits, and its result."""
+        names = ", ".join(f'"{name}"' for name in self.columns)
+        query = f"SELECT rowid, {CHECK}, {names} FROM results ORDER BY 1"  # noqa: S608 - own names
+        for key, checksum, *row in self._connection.execute(query):
+            yield key, checksum == self._checksum(row), tuple(row)
+
+    def _plain(self, row: Sequence[Any]) -> list[Any]:
+        """The row as SQLite gives it back: integers and floats as the columns say."""
+        kinds = {"INTEGER": int, "REAL": float}
+        types = [kinds.get(kind.split()[0]) for kind in self.columns.values()]
+        return [v if v is None or kind is None else kind(v) for v, kind in zip(row, types, strict=True)]
+
+    def _checksum(self, row: Sequence[Any]) -> str:
+        text = hashlib.sha256(self._run.encode())
+        for value in row:
+            data = value if isinstance(value, bytes) else repr(value).encode()
+            text.update(f"{type(value).__name__} {len(data)} ".encode() + data)
+        return text.hexdigest()
+
     def add(self, rows: Iterable[Sequence[Any]]) -> None:
-        """Enter finished results, durably, in one transaction."""
-        places = ", ".join("?" * len(self.columns))
-        self._connection.execute("BEGIN IMMEDIATE")
-        self._connection.executemany(f"INSERT INTO results VALUES ({places})", rows)  # noqa: S608 - placeholders only
-        self._connection.execute("COMMIT")
+        """Enter finished results, durably, in one transaction.
+
+        Raises:
+            InputError: the disk is full; what was entered before is kept.
+        """
+        places = ", ".join("?" * (len(self.columns) + 1))
+        entered = [(*plain, self._checksum(plain)) for plain in map(self._plain, rows)]
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.executemany(f"INSERT INTO results VALUES ({places})", entered)  # noqa: S608 - placeholders
+            self._connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            raise _refused(self.path, error) from error
 
     def done(self) -> int:
         """How many results there are."""
@@ -123,9 +187,18 @@ class Store:
         return {row[0] for row in self._connection.execute(f'SELECT "{key}" FROM results')}  # noqa: S608 - own name
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
-        """Every result in the order of its number."""
-        names = ", ".join(f'"{name}"' for name in self.columns)
-        yield from self._connection.execute(f"SELECT {names} FROM results ORDER BY 1")  # noqa: S608 - own names
+        """Every result in the order of its number.
+
+        Raises:
+            InputError: a row is not what was entered.
+        """
+        try:
+            for key, fits, row in self._checked():
+                if not fits:
+                    raise InputError(f"{self.path}: result {key} is damaged; go on with --resume to make it again")
+                yield row
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            raise _refused(self.path, error) from error
 
     def export_csv(self, path: str | os.PathLike[str]) -> None:
         """Every result as CSV with a header, bytes in hexadecimal."""

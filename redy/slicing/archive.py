@@ -1,5 +1,9 @@
 """The file of a family: a zip archive of arrays in numpy's format; docs/family.md describes it.
 
+The manifest comes first and lists every other member with its size and SHA-256; the comment of the archive is the
+SHA-256 of the manifest. So a member that is missing, unknown, doubled, encrypted or different is an error, not a family
+that answers otherwise.
+
 Members: `manifest.json`, `original.onnx`, `cut/<name>.npy`, `masks.npy`, `slice_mask.npy`, `complete.npy`; where units
 are lines, `lines/<name>.npy`; and where folded networks are stored, `folded/pool.npy`, `folded/programs.npy`,
 `folded/starts.npy`.
@@ -7,11 +11,14 @@ are lines, `lines/<name>.npy`; and where folded networks are stored, `folded/poo
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
 import os
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +32,10 @@ from redy.slicing.program import Program, Step
 from redy.slicing.selections import REFERENCE
 
 FORMAT = "redy-family"
-VERSION = 3
+VERSION = 4
+_UNLISTED = 3
+"""The last version whose manifest does not list the members; they are checked by name and by what it promises."""
+_LARGEST_MANIFEST = 1 << 26
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -33,18 +43,28 @@ def write_archive(
     path: str | os.PathLike[str], manifest: Mapping[str, Any], original: bytes, arrays: Mapping[str, NDArray[Any]]
 ) -> None:
     """Write a family's file; equal contents give equal bytes."""
+    members = {"original.onnx": original, **{f"{name}.npy": _bytes(array) for name, array in arrays.items()}}
+    listed = {name: {"size": len(data), "sha256": _digest(data)} for name, data in members.items()}
+    whole = {"format": FORMAT, "version": VERSION, **manifest, "members": listed}
+    text = json.dumps(whole, indent=1, sort_keys=True).encode()
 
     def write(temporary: Path) -> None:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-            text = json.dumps({"format": FORMAT, "version": VERSION, **manifest}, indent=1, sort_keys=True)
-            _member(archive, "manifest.json", text.encode())
-            _member(archive, "original.onnx", original)
-            for name, array in arrays.items():
-                buffer = io.BytesIO()
-                np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
-                _member(archive, f"{name}.npy", buffer.getvalue())
+            archive.comment = _digest(text).encode()
+            for name, data in {"manifest.json": text, **members}.items():
+                _member(archive, name, data)
 
     write_atomically(path, write)
+
+
+def _bytes(array: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _member(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
@@ -61,24 +81,81 @@ def read_archive(path: str | os.PathLike[str]) -> tuple[dict[str, Any], bytes, d
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            manifest = json.loads(archive.read("manifest.json"))
-            if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-                raise InputError(f"{path}: is not a family; expected a file that `redy slice` wrote")
-            if manifest.get("version") != VERSION:
-                version = manifest.get("version")
-                older = isinstance(version, int) and version < VERSION
-                what = "write it again with `redy slice --resume`" if older else "update redy"
-                raise InputError(f"{path}: has format version {version}, this redy reads {VERSION}; {what}")
-            arrays = {
-                name.removesuffix(".npy"): np.lib.format.read_array(io.BytesIO(archive.read(name)), allow_pickle=False)
-                for name in archive.namelist()
-                if name.endswith(".npy")
-            }
-            return manifest, archive.read("original.onnx"), arrays
+            manifest = _manifest(path, archive)
+            members = _members(path, archive, manifest)
+        arrays = {
+            name.removesuffix(".npy"): np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+            for name, data in members.items()
+            if name.endswith(".npy")
+        }
+        return manifest, members["original.onnx"], arrays
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a file that `redy slice` wrote") from error
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, struct.error, KeyError, ValueError, EOFError) as error:
         raise InputError(f"{path}: is not a family, or is damaged; expected a file that `redy slice` wrote") from error
+    except (NotImplementedError, RuntimeError, OverflowError, MemoryError) as error:
+        reason = "has a member that is encrypted or compressed in another way, or is damaged"
+        raise InputError(f"{path}: {reason}; expected a file that `redy slice` wrote") from error
+
+
+def _manifest(path: str | os.PathLike[str], archive: zipfile.ZipFile) -> dict[str, Any]:
+    """The manifest, if it is one of a version that is read."""
+    if archive.getinfo("manifest.json").file_size > _LARGEST_MANIFEST:
+        raise InputError(f"{path}: its manifest is too large; expected a file that `redy slice` wrote")
+    text = archive.read("manifest.json")
+    manifest = json.loads(text)
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise InputError(f"{path}: is not a family; expected a file that `redy slice` wrote")
+    version = manifest.get("version")
+    if version not in (_UNLISTED, VERSION):
+        older = isinstance(version, int) and version < VERSION
+        what = "write it again with `redy slice --resume`" if older else "update redy"
+        raise InputError(f"{path}: has format version {version}, this redy reads {VERSION}; {what}")
+    if version == VERSION and archive.comment.decode("ascii", "replace") != _digest(text):
+        raise InputError(f"{path}: its manifest is not the one that was written; the file is damaged")
+    return manifest
+
+
+def _members(path: str | os.PathLike[str], archive: zipfile.ZipFile, manifest: dict[str, Any]) -> dict[str, bytes]:
+    """Every member but the manifest, each just what the manifest says of it."""
+    names = [info.filename for info in archive.infolist()]
+    if len(names) != len(set(names)):
+        raise InputError(f"{path}: holds a member twice; the file is damaged or was put together by something else")
+    listed = manifest.get("members")
+    if manifest["version"] == _UNLISTED:
+        members = {name: archive.read(name) for name in names if name != "manifest.json"}
+        _check_unlisted(path, members, manifest)
+        return members
+    if not isinstance(listed, dict) or set(names) != {"manifest.json", *listed}:
+        apart = sorted(set(names).symmetric_difference({"manifest.json", *(listed or {})}))
+        raise InputError(f"{path}: member {apart[0] if apart else '?'} is missing or not listed; the file is damaged")
+    members = {}
+    for name, facts in listed.items():
+        if archive.getinfo(name).file_size != facts["size"]:
+            raise InputError(f"{path}: member {name} has another size than was written; the file is damaged")
+        members[name] = archive.read(name)
+        if _digest(members[name]) != facts["sha256"]:
+            raise InputError(f"{path}: member {name} is not what was written; the file is damaged")
+    return members
+
+
+def _check_unlisted(path: str | os.PathLike[str], members: dict[str, bytes], manifest: dict[str, Any]) -> None:
+    """A file of an older version: no member of an unknown name, and none missing that the manifest speaks of."""
+    for name in members:
+        folder, _, rest = name.rpartition("/")
+        if name not in _KNOWN and not (folder == "cut" and rest.endswith(".npy")):
+            raise InputError(f"{path}: member {name} is of no kind that redy writes; the file is damaged")
+    for promise, name in (("decision", "winner.npy"), ("tolerance", "lines/table.npy")):
+        if (promise in manifest) != (name in members):
+            raise InputError(f"{path}: its manifest and its member {name} do not fit together; the file is damaged")
+
+
+_KNOWN = {
+    "original.onnx",
+    *(f"{name}.npy" for name in ("masks", "slice_mask", "complete", "winner", "lines/table", "lines/starts")),
+    *(f"folded/{name}.npy" for name in ("pool", "programs", "starts")),
+    *(f"front/{name}.npy" for name in ("model", "lower", "upper")),
+}
 
 
 class Pool:

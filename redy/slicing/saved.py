@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import asdict
 from typing import Any
@@ -72,6 +73,7 @@ def write_family(family: Family, path: str | os.PathLike[str]) -> None:
         "form": family.form,
         "guarantee": family.guarantee,
         "model": network_digest(family.network),
+        "original_sha256": hashlib.sha256(family.original).hexdigest(),
         "redy": __version__,
         "slices": len(family),
         "units": family.network.units,
