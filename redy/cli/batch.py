@@ -73,7 +73,7 @@ def _reduced(job: Job) -> dict[str, Any]:
     if "criteria" in options:
         options["criteria"] = tuple(name.strip() for name in options["criteria"].split(",") if name.strip())
     model = Path(job.model)
-    box = read_box(job.bounds, read_network(model).input.shape)
+    box = read_box(job.bounds, read_network(model).input)
     return run_task(Task(model, box, Path(job.output), options), limit)
 
 

@@ -6,19 +6,24 @@ import json
 import shlex
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from redy.cli.paths import guard, model_files
 from redy.cli.running import Task, run_tasks
+from redy.cli.shapes import shape_option
 from redy.errors import InputError
 from redy.milp.backends import CHOICES
+
+if TYPE_CHECKING:
+    from redy.model import Port
 
 
 @click.command("reduce")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--bounds", required=True, help="Box(es) of inputs: .json, .jsonl, .vnnlib, or JSON such as '[-1,1]'.")
+@shape_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: MODEL.reduced.onnx beside the model.")
 @click.option(
     "--preserve",
@@ -80,6 +85,7 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     arguments: tuple[str, ...] | None,
     model: Path,
     bounds: str,
+    shapes: dict[str, tuple[int, ...]],
     output: Path | None,
     preserve: str,
     tolerance: float | None,
@@ -115,7 +121,8 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     begin = time.monotonic()
     if time_limit is not None and not 0 < time_limit < float("inf"):
         raise InputError(f"--time-limit {time_limit}: must be a positive number of seconds")
-    boxes = read_boxes(bounds, read_network(model).input.shape)
+    port = read_network(model, shapes).input
+    boxes = read_boxes(bounds, port)
     if certificate is not None and (len(boxes) != 1 or (preserve == "decision" and margin is None)):
         raise InputError("--certificate needs one box, and with --preserve decision a --margin")
     targets = _targets(model, output, len(boxes))
@@ -136,7 +143,7 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     options: dict[str, Any] = {
         "preserve": preserve,
         "tolerance": tolerance,
-        "relative_to": _reference(relative_to, read_network(model).input.shape),
+        "relative_to": _reference(relative_to, port),
         "winner": winner,
         "margin": margin,
         "refit": refit,
@@ -147,7 +154,7 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         "effort": effort,
         "seed": seed,
     }
-    tasks = [Task(model, box, target, options) for box, target in zip(boxes, targets, strict=True)]
+    tasks = [Task(model, box, target, options, shapes) for box, target in zip(boxes, targets, strict=True)]
     deadline = None if time_limit is None else begin + time_limit
     documents = []
     for document in run_tasks(tasks, deadline, jobs, quiet=quiet):
@@ -194,11 +201,11 @@ def _certified(task: Task, document: dict[str, Any], target: Path) -> bool:
     return True
 
 
-def _reference(text: str | None, shape: tuple[int, ...]) -> object:
+def _reference(text: str | None, port: Port) -> object:
     """The reference of a relative tolerance: nothing, the box of inputs, or a box of its own."""
     from redy.formats.boxes import read_box
 
-    return text if text is None or text == "box" else read_box(text, shape)
+    return text if text is None or text == "box" else read_box(text, port)
 
 
 def _names(criteria: str) -> tuple[str, ...]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One model, one box, one file to write, and the options of `redy.reduction.reduce`."""
+    """One model, one box, one file to write, options of `redy.reduction.reduce`, and open shapes."""
 
     model: Path
     box: Box
     target: Path
     options: dict[str, Any]
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def run_tasks(tasks: list[Task], deadline: float | None, jobs: int, *, quiet: bool) -> Iterator[dict[str, Any]]:
@@ -69,7 +70,9 @@ def run_task(task: Task, time_limit: float | None, say: Callable[[str], None] | 
     # A share that is used up still leaves a moment for bounds, so that the result is valid and not empty.
     limit = None if time_limit is None else max(time_limit, 0.01)
     try:
-        reduction = reduce(read_network(task.model), task.box, progress=say, time_limit=limit, **task.options)
+        reduction = reduce(
+            read_network(task.model, task.shapes), task.box, progress=say, time_limit=limit, **task.options
+        )
     except Unsupported as error:
         raise Unsupported(f"{task.model}: {error}") from error
     if say:

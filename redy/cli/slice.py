@@ -124,7 +124,7 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     outputs = [("the family", target), *store_files(path), ("the CSV file", csv_path), ("the Parquet file", parquet)]
     guard([*model_files("the model", model), ("the source of the bounds", bounds)], outputs)
     network = read_network(model)
-    box = read_box(bounds, network.input.shape)
+    box = read_box(bounds, network.input)
     # Of the model's own outputs on its own box, also where a hidden layer is cut.
     decision = decision_of(network, box, winner, margin) if preserve == "decision" else None
     allowed = None if tolerance is None else tolerance_of(network, box, tolerance, relative_to, seed)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from redy.cli.shapes import shape_option
 from redy.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ OUTPUTS = 1e-4
 @click.argument("original", type=click.Path(path_type=Path))
 @click.argument("reduced", type=click.Path(path_type=Path))
 @click.option("--bounds", help="Box(es): .json, .jsonl, .vnnlib, or JSON such as '[-1,1]'. Default: that in REDUCED.")
+@shape_option
 @click.option("--tolerance", type=float, help="Every output differs by at most this number.")
 @click.option("--preserve", type=click.Choice(["outputs", "decision", "tolerance"]), help="What must be kept.")
 @click.option(
@@ -64,6 +66,7 @@ def verify_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     original: Path,
     reduced: Path,
     bounds: str | None,
+    shapes: dict[str, tuple[int, ...]],
     tolerance: float | None,
     preserve: str | None,
     winner: str,
@@ -96,7 +99,7 @@ def verify_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         raise InputError(f"--tolerance {tolerance}: must be a positive number")
     if not 0 < time_limit < float("inf"):
         raise InputError(f"--time-limit {time_limit}: must be a positive number of seconds")
-    networks = read_network(original), read_network(reduced)
+    networks = read_network(original, shapes), read_network(reduced, shapes)
     stated = None if tolerance is not None or preserve is not None else _stated(original, reduced, networks)
     if stated is not None and not stated.box_digest and bounds is None:
         # A copy of the original holds whatever is claimed, on every box.
@@ -149,7 +152,7 @@ def _boxes(reduced: Path, bounds: str | None, stated: Stated | None, network: Ne
         if stated is None or stated.box is None:
             raise InputError(f"{reduced}: holds no box; give --bounds")
         return [stated.box]
-    boxes = read_boxes(bounds, network.input.shape)
+    boxes = read_boxes(bounds, network.input)
     if stated is not None and stated.box_digest and any(box.digest != stated.box_digest for box in boxes):
         raise InputError(f"{bounds}: is not the box of the claim in {reduced}; give that, or --tolerance or --preserve")
     return boxes

@@ -7,7 +7,7 @@ taken exactly before it is rounded once, so that center 0.3 and radius 0.1 give 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from math import prod
@@ -20,40 +20,56 @@ from redy.model.box import Array, Box
 
 FIELDS = ("lower", "upper", "center", "radius", "clip")
 MOST_AXES = 64  # as many as numpy's arrays have
+Parts = Mapping[str, tuple[int, ...]]
+"""Input name -> the shape of one sample of it."""
 BOUNDS, BALL = {"lower", "upper"}, {"center", "radius"}
 
 
-def boxes_from_json(text: str, where: str, shape: tuple[int, ...]) -> list[Box]:
+def boxes_from_json(text: str, where: str, shape: tuple[int, ...], parts: Parts | None = None) -> list[Box]:
     """The boxes of one JSON text: a single box, or a list of them.
 
     Args:
         text: the JSON text.
         where: what errors call the text, such as its path.
         shape: the shape of one input sample.
+        parts: the inputs of the file by name, where the sample is all of them flattened, one after the other.
 
     Raises:
         InputError: the text is not JSON, or not a box of this shape; the place in it is named.
     """
     value = _decode(text, where)
     if not isinstance(value, list) or _is_interval(value):
-        return [_box(value, where, shape)]
+        return [_whole(value, where, shape, parts or {})]
     if not value:
         raise InputError(f"{where}: the list of boxes is empty; it must hold a box")
     if lists := [number for number, item in enumerate(value) if isinstance(item, list)]:
         # Two lists could be two intervals, the two bounds, or a pair of bounds for each of two inputs.
         raise InputError(f'{where}: box {lists[0]}: is a list; write {{"lower": [...], "upper": [...]}}')
-    return [_box(item, f"{where}: box {number}", shape) for number, item in enumerate(value)]
+    return [_whole(item, f"{where}: box {number}", shape, parts or {}) for number, item in enumerate(value)]
 
 
-def boxes_from_json_lines(text: str, where: str, shape: tuple[int, ...]) -> list[Box]:
+def boxes_from_json_lines(text: str, where: str, shape: tuple[int, ...], parts: Parts | None = None) -> list[Box]:
     """The boxes of JSON lines, one a line; blank lines count for nothing. Arguments and errors as `boxes_from_json`."""
     boxes = []
     # Only newlines separate: other characters that Unicode calls line ends may stand inside a JSON string.
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             place = f"{where}: line {number}"
-            boxes.append(_box(_decode(line, place), place, shape))
+            boxes.append(_whole(_decode(line, place), place, shape, parts or {}))
     return boxes
+
+
+def _whole(value: object, where: str, shape: tuple[int, ...], parts: Parts) -> Box:
+    """A box of the whole input, or one box for each of its parts, by name."""
+    if not parts or not isinstance(value, dict) or not (set(value) & set(parts)):
+        return _box(value, where, shape)
+    if unknown := [name for name in value if name not in parts]:
+        raise InputError(f"{where}: no input is called {unknown[0]!r}; the inputs are {', '.join(parts)}")
+    if missing := [name for name in parts if name not in value]:
+        raise InputError(f"{where}: gives no box for input {missing[0]!r}; give one for each of {', '.join(parts)}")
+    boxes = [_box(value[name], f"{where}: input {name}", part) for name, part in parts.items()]
+    lower, upper = (np.concatenate([getattr(box, end).ravel() for box in boxes]) for end in ("lower", "upper"))
+    return Box(lower.reshape(shape), upper.reshape(shape))
 
 
 def _decode(text: str, where: str) -> object:

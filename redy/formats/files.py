@@ -10,8 +10,12 @@ import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from redy.errors import InputError
+
+if TYPE_CHECKING:
+    import onnx
 
 _GZIP = b"\x1f\x8b"
 
@@ -37,6 +41,24 @@ def read_bytes(path: Path, instead: str) -> bytes:
         return gzip.decompress(data)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: is compressed but damaged or cut short ({error}); get it again") from error
+
+
+def is_compressed(path: Path) -> bool:
+    """Whether the file starts as gzip does."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_GZIP)) == _GZIP
+    except OSError:
+        return False
+
+
+def load_model(path: Path, *, external: bool = True) -> onnx.ModelProto:
+    """The ONNX model in a file, also a compressed one; `external`: with the data that it keeps in other files."""
+    import onnx  # noqa: PLC0415 - takes longer than all the rest of a command's start
+
+    if is_compressed(path):
+        return onnx.load_model_from_string(read_bytes(path, "give an ONNX model"))
+    return onnx.load(path, load_external_data=external)
 
 
 def read_text(path: Path, content: str, instead: str) -> str:
@@ -98,8 +120,8 @@ def external_data(path: Path) -> list[Path]:
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # noqa: PLC0415
 
     try:
-        model = onnx.load(path, load_external_data=False)
-    except (OSError, ValueError, DecodeError):
+        model = load_model(path, external=False)
+    except (OSError, ValueError, DecodeError, InputError):
         return []
     names = {
         entry.value

@@ -17,16 +17,19 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, inliner, numpy_helper
 
 from redy.errors import InputError
+from redy.formats.files import read_bytes
 from redy.formats.reading import activations, arithmetic, casts, dense, learned, movement, spatial
 from redy.formats.reading.casts import FLOATS
 from redy.formats.reading.foreign import carry
 from redy.formats.reading.graph import READERS, SYMBOLIC_BATCH, Graph, Op, Refused, Tensor, Value, label
+from redy.formats.reading.inputs import WHOLE, Shapes, enter_inputs, input_port
+from redy.formats.reading.movement import MOVEMENTS
 from redy.formats.reading.order import live_nodes
 from redy.formats.reading.reference import run_node
 from redy.model import Network, Node, Port
 from redy.model.compose import activations_first, elide_identities, inline, redirected
 from redy.model.digest import network_digest
-from redy.model.operators import Shape, identity
+from redy.model.operators import identity
 
 OTHER_BATCH = 5
 """Another batch size, at which the same network must be read."""
@@ -35,18 +38,24 @@ FAMILIES = (activations, arithmetic, casts, dense, learned, movement, spatial)
 """The modules that register readers when they are imported."""
 
 
-def read_network(source: str | os.PathLike[str] | ModelProto) -> Network:
+def read_network(source: str | os.PathLike[str] | ModelProto, shapes: Shapes | None = None) -> Network:
     """The network that an ONNX file (or a loaded model) describes, in float64.
 
+    Several inputs become one: flattened, one after the other (`Port.parts`).
+
+    Args:
+        source: the file, also one compressed by gzip, or the model.
+        shapes: shapes of inputs, batch axis included, where the file leaves more than the batch open.
+
     Raises:
-        InputError: the file is not a readable ONNX model with one floating-point input whose shape is known except
-            for the batch, or a weight is NaN or infinite; the text names the file and the place.
+        InputError: the file is not a readable ONNX model with inputs of numbers whose shapes are known except for the
+            batch, or a weight is NaN or infinite; the text names the file and the place.
     """
     where = "the model" if isinstance(source, ModelProto) else str(source)
     folder = "" if isinstance(source, ModelProto) else str(Path(source).parent)
     model = source if isinstance(source, ModelProto) else _load(Path(source))
     try:
-        return _read(model, folder)
+        return _read(model, folder, shapes or {})
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     except Refused as error:
@@ -54,10 +63,7 @@ def read_network(source: str | os.PathLike[str] | ModelProto) -> Network:
 
 
 def _load(path: Path) -> ModelProto:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    data = read_bytes(path, "give the path of an ONNX model")
     if not data:
         raise InputError(f"{path}: the file is empty; expected an ONNX model")
     try:
@@ -69,17 +75,15 @@ def _load(path: Path) -> ModelProto:
     return model
 
 
-def _read(model: ModelProto, folder: str) -> Network:
+def _read(model: ModelProto, folder: str, shapes: Shapes) -> Network:
     if model.functions:
         model = inliner.inline_local_functions(model)
     initializers = {tensor.name: tensor for tensor in model.graph.initializer}
     inputs = [info for info in model.graph.input if info.name not in initializers]
-    if len(inputs) != 1:
-        names = ", ".join(info.name for info in inputs) or "none"
-        raise InputError(f"the network must have one input, found {len(inputs)} ({names})")
     if not model.graph.output:
         raise InputError("the network has no output")
-    port, batches = _input_port(inputs[0])
+    names = {name for node in model.graph.node for name in (*node.input, *node.output)} | set(initializers)
+    port, batches = input_port(inputs, shapes, names | {info.name for info in inputs})
     constants: dict[str, Tensor] = {name: _constant(tensor, folder) for name, tensor in initializers.items()}
     constants |= {t.values.name: _dense_of_sparse(t) for t in model.graph.sparse_initializer}
     first: Exception | None = None
@@ -112,30 +116,6 @@ def _check_other_batch(model: ModelProto, port: Port, constants: Mapping[str, Te
         )
 
 
-def _input_port(info: ValueInfoProto) -> tuple[Port, tuple[int, ...]]:
-    """The input port, and the batch sizes at which to try reading."""
-    kind = info.type.tensor_type
-    if kind.elem_type not in FLOATS:
-        names = helper.tensor_dtype_to_string(kind.elem_type) if kind.elem_type else "no tensor"
-        raise InputError(f"input {info.name!r} must be floating-point, it is {names}")
-    if not kind.HasField("shape"):
-        raise InputError(f"input {info.name!r} has no shape; export the network with a fixed input shape")
-    sizes = [d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in kind.shape.dim]
-    for axis, size in enumerate(sizes[1:], start=1):
-        if not isinstance(size, int) or size < 1:
-            raise InputError(
-                f"input {info.name!r} has no fixed size along axis {axis} ({size or '?'}); only the batch may be open"
-            )
-    dtype = FLOATS[kind.elem_type]
-    inner: Shape = tuple(int(size) for size in sizes[1:] if isinstance(size, int))
-    if sizes and (not isinstance(sizes[0], int) or sizes[0] <= 0):
-        return Port(info.name, inner, dtype, sizes[0] if isinstance(sizes[0], str) else "batch"), (SYMBOLIC_BATCH, 1)
-    if len(sizes) > 1 and sizes[0] == 1:
-        return Port(info.name, inner, dtype, 1), (1,)
-    whole = (int(sizes[0]), *inner) if sizes and isinstance(sizes[0], int) else inner
-    return Port(info.name, whole, dtype, None), (1,)
-
-
 def _constant(tensor: TensorProto, folder: str) -> np.ndarray:
     try:
         return np.asarray(numpy_helper.to_array(tensor, folder))
@@ -158,9 +138,9 @@ def _at_batch(model: ModelProto, port: Port, constants: Mapping[str, Tensor], ba
     opsets.setdefault("", 1)
     graph = Graph(batch, opsets, open_batch=batch == 1 and port.batch not in {1, None})
     graph.tensors.update(constants)
-    graph.tensors[port.name] = Value(port.name, port.shape, port.batch is not None)
-    graph.types[port.name] = port.dtype
-    graph.reserved = {port.name, *constants} | {str(name) for node in model.graph.node for name in node.output}
+    graph.reserved = {port.name, *(part.name for part in port.parts), *constants}
+    graph.reserved |= {str(name) for node in model.graph.node for name in node.output}
+    enter_inputs(graph, port)
     weight_dtype = _weight_dtype(port, constants)
     for node in live_nodes(model.graph):
         found = _read_node(graph, node, weight_dtype)
@@ -192,6 +172,7 @@ def _read_node(graph: Graph, node: NodeProto, dtype: str) -> list[Tensor]:
             f"{label(node)}: {changing!r} depends on the batch size; export the network with a fixed batch of 1, or "
             "give a shape with --shape"
         )
+    _whole_inputs(graph, node, inputs)
     reader = READERS.get(node.op_type if node.domain in {"", "ai.onnx"} else f"{node.domain}::{node.op_type}")
     before = len(graph.nodes)
     if reader is not None and not any(isinstance(t, Value) and t.name in graph.kinds for t in inputs):
@@ -242,6 +223,23 @@ def _type_after(graph: Graph, node: NodeProto) -> str:
         if isinstance(tensor := graph.tensors.get(str(name)), np.ndarray) and str(tensor.dtype) in FLOATS.values():
             return str(tensor.dtype)
     return "float32"
+
+
+def _whole_inputs(graph: Graph, node: NodeProto, inputs: list[Tensor]) -> None:
+    """Refuses arithmetic on whole numbers of the input, which wraps around and divides otherwise than that of floats.
+
+    Raises:
+        InputError: the node computes with them.
+    """
+    for name, tensor in zip(node.input, inputs, strict=True):
+        kind = graph.types.get(str(name), "")
+        if kind in WHOLE and isinstance(tensor, Value) and tensor.name not in graph.kinds:
+            if node.domain == "ai.onnx.ml" or node.op_type in {"Cast", "CastLike", "DequantizeLinear", *MOVEMENTS}:
+                continue
+            raise InputError(
+                f"{label(node)}: computes with the {kind} input itself; cast the input to float first, or "
+                "export it as float"
+            )
 
 
 def _has_subgraph(node: NodeProto) -> bool:

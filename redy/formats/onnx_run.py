@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
+import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 from onnx import ModelProto
 
 from redy.errors import InputError
+from redy.formats.files import is_compressed, load_model, read_bytes
 from redy.model import Array
 
 _FATAL_ONLY = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """One input of the model: its name, numpy type and shape, in which names stand for open sizes."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[Any, ...]
+
+    @property
+    def batched(self) -> bool:
+        """Whether the first axis is a batch: one that is open, or a 1 with others behind it."""
+        if not self.shape:
+            return False
+        first = self.shape[0]
+        return not (isinstance(first, int) and first > 0) or (first == 1 and len(self.shape) > 1)
+
+    @property
+    def sample(self) -> tuple[Any, ...]:
+        """The shape without the batch axis."""
+        return self.shape[1:]
+
+    def typed(self, values: Array) -> np.ndarray:
+        """The values in the input's type; whole numbers are the nearest ones."""
+        return np.ascontiguousarray(values if self.dtype.kind == "f" else np.rint(values)).astype(self.dtype)
 
 
 class Session:
@@ -37,19 +65,19 @@ class Session:
         self._options.log_severity_level = _FATAL_ONLY
         self._where = "the model" if isinstance(model, ModelProto) else str(model)
         self._session = self._open(model)
-        entry = self._session.get_inputs()[0]
-        self._input, self._dtype = entry.name, _numpy_type(entry.type)
-        shape = list(entry.shape)
+        found = self._session.get_inputs()
+        self._inputs = [_Input(entry.name, _numpy_type(entry.type), tuple(entry.shape)) for entry in found]
         self.output_names = tuple(str(output.name) for output in self._session.get_outputs())
-        fixed = bool(shape) and isinstance(shape[0], int) and shape[0] > 0
-        self._sample_shape = tuple(shape[1:]) if fixed and shape[0] == 1 else None
-        self._unbatched = not shape or (fixed and (shape[0] != 1 or len(shape) == 1))
-        self.by_sample = self._unbatched or fixed
+        self._unbatched = any(not entry.batched for entry in self._inputs)
+        self.by_sample = self._unbatched or any(entry.shape[0] == 1 for entry in self._inputs)
         if self.by_sample and not self._unbatched:
             self._open_batch(model)
 
     def _open(self, model: ModelProto | str | os.PathLike[str]) -> onnxruntime.InferenceSession:
-        source = model.SerializeToString() if isinstance(model, ModelProto) else os.fspath(model)
+        source: bytes | str = b"" if not isinstance(model, ModelProto) else model.SerializeToString()
+        if not isinstance(model, ModelProto):
+            path = Path(os.fspath(model))
+            source = read_bytes(path, "give an ONNX model") if is_compressed(path) else str(path)
         try:
             return onnxruntime.InferenceSession(source, self._options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own exceptions share no public base class.
@@ -58,17 +86,17 @@ class Session:
 
     def _open_batch(self, model: ModelProto | str | os.PathLike[str]) -> None:
         """Uses a copy with a symbolic batch axis if two samples together give what each gives alone."""
-        copy = _with_symbolic_batch(model if isinstance(model, ModelProto) else onnx.load(Path(os.fspath(model))))
-        shape = self._sample_shape
-        if shape is None or not all(isinstance(size, int) for size in shape):
+        copy = _with_symbolic_batch(model if isinstance(model, ModelProto) else load_model(Path(os.fspath(model))))
+        if not all(isinstance(size, int) for entry in self._inputs for size in entry.sample):
             return
-        probe = np.random.default_rng(0).random((2, *shape)).astype(self._dtype)
+        rng = np.random.default_rng(0)
+        probe = {entry.name: rng.random((2, *entry.sample)).astype(entry.dtype) for entry in self._inputs}
         try:
             batched = self._open(copy)
-            together = batched.run(None, {self._input: probe})
+            together = batched.run(None, probe)
         except Exception:  # noqa: BLE001 - whatever a model that cannot take a batch raises, it is run by sample.
             return
-        alone = [self._session.run(None, {self._input: probe[i : i + 1]}) for i in range(2)]
+        alone = [self._session.run(None, {name: x[i : i + 1] for name, x in probe.items()}) for i in range(2)]
         for place, found in enumerate(together):
             apart = [single[place] for single in alone]
             if found.shape != (2, *apart[0].shape[1:]) or not np.allclose(
@@ -78,15 +106,33 @@ class Session:
         self._session, self.by_sample = batched, False
 
     def run_all(self, x: Array) -> list[np.ndarray]:
-        """Every output for inputs x (n, *input shape), each (n, *output shape) in the model's own type."""
-        x = np.ascontiguousarray(x).astype(self._dtype)
+        """Every output for inputs x (n, *input shape), each (n, *output shape) in the model's own type.
+
+        A model with several inputs takes them flattened, one after the other.
+        """
+        feeds = self._feeds(x)
         if not self.by_sample:
-            return [np.asarray(found) for found in self._session.run(None, {self._input: x})]
+            return [np.asarray(found) for found in self._session.run(None, feeds)]
         rows = []
-        for sample in x:
-            found = self._session.run(None, {self._input: np.asarray(sample) if self._unbatched else sample[None]})
+        for k in range(len(x)):
+            one = {name: values[k] if self._unbatched else values[k : k + 1] for name, values in feeds.items()}
+            found = self._session.run(None, {name: np.asarray(value) for name, value in one.items()})
             rows.append([row if self._unbatched or row.shape[:1] != (1,) else row[0] for row in found])
         return [np.stack(column) for column in zip(*rows, strict=True)]
+
+    def _feeds(self, x: Array) -> dict[str, np.ndarray]:
+        """The samples x, input by input, each (n, *sample shape) in the input's own type."""
+        if len(self._inputs) == 1:
+            return {self._inputs[0].name: self._inputs[0].typed(x)}
+        flat, feeds, start = x.reshape(len(x), -1), {}, 0
+        for entry in self._inputs:
+            shape = entry.shape if self._unbatched else entry.sample
+            if not all(isinstance(size, int) for size in shape):
+                raise InputError(f"{self._where}: input {entry.name!r} has an open size; give it with --shape")
+            size = math.prod(shape)
+            feeds[entry.name] = entry.typed(flat[:, start : start + size].reshape(len(x), *shape))
+            start += size
+        return feeds
 
     def run(self, x: Array) -> np.ndarray:
         """The first output for inputs x (n, *input shape), as (n, *output shape)."""
@@ -109,6 +155,7 @@ def _with_symbolic_batch(model: ModelProto) -> ModelProto:
 def _numpy_type(name: str) -> np.dtype[Any]:
     """The numpy type of an onnxruntime type such as "tensor(float)"."""
     kinds = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}
+    kinds |= {f"tensor({kind})": kind for kind in ("uint8", "int8", "uint16", "int16", "uint32", "int32", "int64")}
     if name not in kinds:
         raise InputError(f"an input of type {name} cannot be given as a numpy array; convert the model to float32")
     return np.dtype(kinds[name])

@@ -5,6 +5,7 @@ Every node of the network is the ONNX tensor of the same name; weights are round
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 
@@ -18,7 +19,7 @@ from redy.formats.writing.affine import write_affine, write_constant
 from redy.formats.writing.builder import Builder
 from redy.formats.writing.carried import needed_opset, write_elementwise, write_foreign, write_max_pool
 from redy.formats.writing.functions import write_activation
-from redy.model import Activate, Affine, Elementwise, Foreign, MaxPool, Network, Node, Port, Product
+from redy.model import Activate, Affine, Elementwise, Foreign, Gather, MaxPool, Network, Node, Port, Product, Shape
 from redy.version import __version__
 
 _OLDEST_OPSET, _OLDEST_IR = 13, 8
@@ -45,20 +46,28 @@ def to_model(network: Network, metadata: Mapping[str, str] | None = None) -> Mod
     Raises:
         InputError: a weight does not fit into the network's `weight_dtype`.
     """
-    names = {network.input.name, *network.shapes, *(port.name for port in network.outputs)}
+    names = {
+        network.input.name,
+        *(part.name for part in network.input.parts),
+        *network.shapes,
+        *(port.name for port in network.outputs),
+    }
     opset = max([network.opset, _OLDEST_OPSET, *(needed_opset(node) for node in network.nodes)])
     builder = Builder(np.dtype(network.weight_dtype), names, dict(network.shapes), network.input.name, opset)
-    _write_input(builder, network.input)
+    _write_inputs(builder, network)
     outputs = _plan_outputs(builder, network)
+    outer = {port.name for port in network.outputs}
     for node in network.nodes:
-        _write_node(builder, node, network)
+        # What only hands on an input of the file is that input.
+        if node.name not in builder.tensors or node.name in outer:
+            _write_node(builder, node, network)
     for port, inner in outputs:
         _write_output(builder, port, inner)
     _rename(builder, {port.name: inner for port, inner in outputs if inner != port.name})
     graph = helper.make_graph(
         builder.nodes,
         "redy",
-        [_info(network.input)],
+        [_info(port) for port in network.input.parts or (network.input,)],
         [_info(port) for port in network.outputs],
         builder.initializers,
     )
@@ -90,8 +99,45 @@ def _info(port: Port) -> ValueInfoProto:
     return helper.make_tensor_value_info(port.name, kind, shape)
 
 
-def _write_input(builder: Builder, port: Port) -> None:
-    """Inside the graph the input has a batch axis and the type in which the network computes."""
+def _write_inputs(builder: Builder, network: Network) -> None:
+    """The input, or its parts; where nodes read more than whole parts, the parts flattened one after the other."""
+    whole = network.input
+    if not whole.parts:
+        builder.tensors[whole.name] = _entered(builder, whole)
+        return
+    parts = {part.name: _entered(builder, part) for part in whole.parts}
+    start, starts = 0, {}
+    for part in whole.parts:
+        starts[start, part.shape] = parts[part.name]
+        start += math.prod(part.shape)
+    for node in network.readers[whole.name]:
+        if isinstance(node, Affine) and (found := _part_read(node, starts)) is not None:
+            builder.tensors[node.name] = found
+    if any(node.name not in builder.tensors for node in network.readers[whole.name]) or any(
+        port.name == whole.name for port in network.outputs
+    ):
+        flats = [
+            parts[part.name]
+            if len(part.shape) == 1
+            else builder.reshape(parts[part.name], (math.prod(part.shape),), builder.fresh(f"{part.name}.flat"))
+            for part in whole.parts
+        ]
+        builder.tensors[whole.name] = builder.node("Concat", flats, builder.fresh(f"{whole.name}.joined"), axis=1)
+    builder.batch_source = parts[whole.parts[0].name]
+
+
+def _part_read(node: Affine, starts: Mapping[tuple[int, Shape], str]) -> str | None:
+    """The tensor of the part that the node gives as it is."""
+    if len(node.terms) != 1 or node.bias.any() or not isinstance(operator := node.terms[0].operator, Gather):
+        return None
+    index = operator.index.ravel()
+    if not index.size or not np.array_equal(index, index[0] + np.arange(index.size)):
+        return None
+    return starts.get((int(index[0]), operator.index.shape))
+
+
+def _entered(builder: Builder, port: Port) -> str:
+    """Inside the graph an input has a batch axis and the type in which the network computes."""
     tensor = port.name
     if port.dtype != builder.dtype.name:
         kind = helper.np_dtype_to_tensor_dtype(builder.dtype)
@@ -99,7 +145,7 @@ def _write_input(builder: Builder, port: Port) -> None:
     if port.batch is None:
         axis = builder.whole_numbers("batch_axis", [0])
         tensor = builder.node("Unsqueeze", [tensor, axis], builder.fresh(f"{port.name}.batched"))
-    builder.tensors[port.name] = tensor
+    return tensor
 
 
 def _plan_outputs(builder: Builder, network: Network) -> list[tuple[Port, str]]:

@@ -98,12 +98,14 @@ class Port:
         shape: its shape in the network, without batch axis.
         dtype: numpy name of its element type ("float32").
         batch: the batch axis as the file had it: a number, a symbolic name, or None where there is no batch axis.
+        parts: where the file has several inputs, these, which the port holds flattened, one after the other.
     """
 
     name: str
     shape: Shape
     dtype: str = "float32"
     batch: int | str | None = "batch"
+    parts: tuple[Port, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from redy.errors import InputError
 from redy.formats.onnx_run import Session
 from redy.model import Array, Box
 
@@ -74,6 +75,11 @@ def _largest_difference(a: np.ndarray, b: np.ndarray) -> float:
 def within(box: Box, points: Array, dtype: str) -> Array:
     """The points as numbers of `dtype`, rounded towards the inside of the box where rounding to nearest leaves it."""
     kind = np.dtype(dtype)
+    if kind.kind != "f":
+        low, high = np.ceil(box.lower), np.floor(box.upper)
+        if (low > high).any():
+            raise InputError(f"the box holds no whole number for an input, which is {dtype}; widen it")
+        return np.clip(np.rint(points), low, high)
     largest = np.float64(np.finfo(kind).max)
     rounded = np.clip(points, -largest, largest).astype(kind)
     below, above = rounded.astype(np.float64) < box.lower, rounded.astype(np.float64) > box.upper

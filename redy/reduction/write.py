@@ -15,6 +15,7 @@ from redy.formats.files import file_digest, write_atomically
 from redy.formats.onnx_read import read_network
 from redy.formats.onnx_run import Session
 from redy.formats.onnx_write import to_model
+from redy.formats.reading.inputs import sizes
 from redy.model.digest import network_digest
 from redy.questions.seen import sample_points
 from redy.reduction.guarantee import rounding, unchanged
@@ -70,7 +71,10 @@ def write_reduction(
     source = None if original is None else Path(original)
     if source is not None and Path(path).exists() and source.samefile(path):
         raise InputError(f"{path}: is the original itself; choose another file")
-    if source is not None and network_digest(read_network(source)) != reduction.original_digest:
+    if (
+        source is not None
+        and network_digest(read_network(source, sizes(reduction.original.input))) != reduction.original_digest
+    ):
         raise InputError(f"{source}: is not the network that was reduced; it has changed, or is another file")
     model = None if reduction.model is None else onnx.load_model_from_string(reduction.model)
     if model is not None and source is not None and not _pays(model, onnx.load(source)):
@@ -81,7 +85,8 @@ def write_reduction(
 
     def write(temporary: Path) -> None:
         temporary.write_bytes(data)
-        if network_digest(read_network(temporary)) != network_digest(reduction.network):
+        read_back = read_network(temporary, sizes(reduction.original.input))
+        if network_digest(read_back) != network_digest(reduction.network):
             raise CheckFailed(f"{path}: the file does not hold the network that was proved; nothing was written")
         measured.append(_compared(reduction, source, temporary, str(path)))
         if check is not None:

@@ -74,18 +74,8 @@ def test_weights_that_are_not_finite_are_refused_with_their_node(value, place):
     assert ("MatMul" if place == "w" else "Add") in text
 
 
-def test_two_inputs_are_refused():
-    model = perceptron()
-    model.graph.input.append(helper.make_tensor_value_info("x2", TensorProto.FLOAT, ["N", 4]))
-    assert "one input" in refusal(model)
-
-
 def test_open_inner_dimensions_are_refused():
     assert "axis 1" in refusal(perceptron(shape=("N", "features")))
-
-
-def test_integer_inputs_are_refused():
-    assert "floating-point" in refusal(model_of([node("Identity", "x")], ("N", 2), kind=TensorProto.INT64))
 
 
 def test_an_unknown_operator_is_named():

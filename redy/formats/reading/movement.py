@@ -13,11 +13,13 @@ from redy.formats.reading.graph import Graph, Op, Refused, Tensor, Value, label,
 from redy.formats.reading.reference import run_node
 from redy.model import Gather, Operator
 
-
-@reads(
+MOVEMENTS = (
     "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Concat", "Split", "Slice", "Pad", "Gather",
     "GatherElements", "GatherND", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Where", "CenterCropPad",
 )  # fmt: skip
+
+
+@reads(*MOVEMENTS)
 def read_movement(graph: Graph, op: Op) -> list[Tensor]:
     """Every output as one `Gather` term for each input it takes elements from, and a bias for constants."""
     data = _data_places(op)
