@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +34,13 @@ COLUMNS = {
     "undecided": "INTEGER",
     "seconds": "REAL NOT NULL",
     "report": "TEXT",
+    "model_sha256": "TEXT",
+    "bounds_sha256": "TEXT",
+    "output_sha256": "TEXT",
+    "attempts": "TEXT NOT NULL",
 }
-"""The columns of a job; `status` is done or failed, `report` the document of docs/report.md."""
+"""The columns of a job; `status` is done or failed, `report` the document of docs/report.md, `attempts` a JSON list of
+the attempts before this one (redy.runs.attempts)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +48,30 @@ class BatchWork:
     """A picklable function of a job's number, whose result is the job's row in the store."""
 
     jobs: tuple[Job, ...]
+    attempts: Mapping[int, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """By number the attempts before, for jobs that are made again."""
 
     def __call__(self, number: int) -> tuple[Any, ...]:
         """Reduce, write and compare as `redy reduce` does; a failure becomes a row, not an exception."""
+        from redy.runs.attempts import written_digest
+        from redy.runs.jobs import bounds_digest, model_digest
+
         job, begin = self.jobs[number - 1], time.perf_counter()
+        about = (number, job.model, job.bounds, job.output)
+        read = (model_digest(job), bounds_digest(job))
+        attempts = json.dumps(self.attempts.get(number, ()))
         try:
             document = _reduced(job)
         except (RedyError, OSError, MemoryError) as error:
             text = " ".join(str(error).split()) or type(error).__name__
-            seconds = time.perf_counter() - begin
-            return (number, job.model, job.bounds, job.output, "failed", text, *[None] * 7, seconds, None)
         except Exception as error:  # noqa: BLE001 - one job's fault of redy must not end the others
             text = f"{type(error).__name__}: {' '.join(str(error).split())} (a fault of redy)"
-            seconds = time.perf_counter() - begin
-            return (number, job.model, job.bounds, job.output, "failed", text, *[None] * 7, seconds, None)
-        before, after = document["original"], document["reduced"]
-        sizes = [part[name] for name in ("units", "parameters", "multiply_adds") for part in (before, after)]
-        seconds = time.perf_counter() - begin
-        row = (number, job.model, job.bounds, job.output, "done", "", *sizes, len(document["undecided"]), seconds)
-        return (*row, json.dumps(document))
+        else:
+            before, after = document["original"], document["reduced"]
+            sizes = [part[name] for name in ("units", "parameters", "multiply_adds") for part in (before, after)]
+            results = (*sizes, len(document["undecided"]), time.perf_counter() - begin, json.dumps(document))
+            return (*about, "done", "", *results, *read, written_digest(job.output), attempts)
+        return (*about, "failed", text, *[None] * 7, time.perf_counter() - begin, None, *read, None, attempts)
 
 
 def _reduced(job: Job) -> dict[str, Any]:
@@ -108,8 +119,11 @@ def batch_command(  # noqa: PLR0913, PLR0917 - one parameter per option
 ) -> None:
     """Reduce many models on many boxes: the rows of JOBS (.csv or .jsonl), or --models times --bounds.
 
+    With --resume jobs that are missing or failed are made, and those whose output is gone or was changed.
+
     Exit code 0: every job done; 1: some failed (the store says why); 2: bad input or usage.
     """
+    from redy.runs.attempts import to_make_again
     from redy.runs.executor import chunked
     from redy.runs.jobs import digests, glob_jobs, read_jobs
     from redy.runs.store import Store
@@ -140,20 +154,27 @@ def batch_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     guard(sources, [*outputs, *store_files(path), ("the CSV file", csv_path), ("the Parquet file", parquet)])
     with Store(path, COLUMNS, digests(listed), resume=resume) as results:
         say_discarded(results)
-        open_jobs = sorted(set(range(1, len(listed) + 1)) - results.keys())
+        again = to_make_again(path, listed, map(_named, results.rows()))
+        for number, why in () if quiet else again.items():
+            click.echo(f"job {number} is made again: {why.reason}", err=True)
+        open_jobs = sorted(set(range(1, len(listed) + 1)) - results.keys() | again.keys())
         done = len(listed) - len(open_jobs)
-        for _, row in executor(jobs, scheduler).run(BatchWork(tuple(listed)), chunked(open_jobs, 1)):
-            results.add([row])
+        work = BatchWork(tuple(listed), {number: why.attempts for number, why in again.items()})
+        for _, row in executor(jobs, scheduler).run(work, chunked(open_jobs, 1)):
+            results.add([row], replace=True)
             done += 1
             if not quiet:
                 click.echo(f"{done} of {len(listed)}: {_line(row)}", err=True)
-        rows = list(results.rows())
         export(results, csv_path, parquet)
-    _summarise(rows, path)
+        _summarise(map(_named, results.rows()), path, len(again))
+
+
+def _named(row: tuple[Any, ...]) -> dict[str, Any]:
+    return dict(zip(COLUMNS, row, strict=True))
 
 
 def _line(row: tuple[Any, ...]) -> str:
-    values = dict(zip(COLUMNS, row, strict=True))
+    values = _named(row)
     name = f"{values['model']} on {values['bounds']}"
     if values["status"] == "failed":
         return f"{name}: failed: {values['error']}"
@@ -162,14 +183,17 @@ def _line(row: tuple[Any, ...]) -> str:
     )
 
 
-def _summarise(rows: list[tuple[Any, ...]], store: Path) -> None:
-    named = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
-    good = [values for values in named if values["status"] == "done"]
-    failed = len(named) - len(good)
-    text = f"{len(good)} of {len(named)} jobs done"
-    if good:
-        shares = [values["parameters_after"] / max(1, values["parameters_before"]) for values in good]
+def _summarise(rows: Iterable[dict[str, Any]], store: Path, again: int) -> None:
+    """One line of the run; rows are read one by one, since each holds a whole report."""
+    shares, total = [], 0
+    for values in rows:
+        total += 1
+        if values["status"] == "done":
+            shares.append(values["parameters_after"] / max(1, values["parameters_before"]))
+    text = f"{len(shares)} of {total} jobs done"
+    if shares:
         text += f", {sum(shares) / len(shares):.1%} of the parameters left on average"
+    text += f", {again} made again" if again else ""
     click.echo(f"{text}; results in {store}")
-    if failed:
+    if len(shares) < total:
         click.get_current_context().exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -54,7 +55,8 @@ def eval_command(
     except InputError as error:
         raise InputError(f"{points}: {error}") from error
     if output is None:
-        for row in np.atleast_2d(y.reshape(len(y), -1) if y.ndim > 1 else y):
+        # The number of outputs is given: -1 has no meaning where there are no points.
+        for row in np.atleast_2d(y.reshape(len(y), math.prod(y.shape[1:])) if y.ndim > 1 else y):
             click.echo(" ".join(repr(float(value)) for value in row))
         return
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from redy.errors import InputError
+from redy.formats.files import file_digest
 
 OPTIONS: dict[str, type] = {
     "preserve": str,
@@ -146,22 +147,24 @@ def _distinct(jobs: list[Job]) -> list[Job]:
 
 
 def digests(jobs: Sequence[Job]) -> dict[str, str]:
-    """What the results depend on: the list of jobs with its options, and the contents of models and boxes."""
+    """What all results depend on: the list of jobs with its options. Each job's files have digests in its own row."""
     listed = hashlib.sha256(json.dumps([asdict(job) for job in jobs], sort_keys=True).encode()).hexdigest()
-    return {
-        "list of jobs": listed,
-        "model": _contents(job.model for job in jobs),
-        "box": _contents(job.bounds for job in jobs),
-    }
+    return {"list of jobs": listed}
 
 
-def _contents(sources: Iterator[str]) -> str:
-    """Of the files among the sources; what cannot be read has no contents (its job will say so)."""
-    hasher = hashlib.sha256()
-    for source in dict.fromkeys(sources):
-        hasher.update(source.encode())
-        try:
-            hasher.update(hashlib.sha256(Path(source).read_bytes()).digest())
-        except (OSError, ValueError):
-            hasher.update(b"-")
-    return hasher.hexdigest()
+def model_digest(job: Job) -> str | None:
+    """SHA-256 of the model and its external data; None where they cannot be read (the job itself says why)."""
+    try:
+        return file_digest(Path(job.model))
+    except (OSError, ValueError):
+        return None
+
+
+def bounds_digest(job: Job) -> str | None:
+    """SHA-256 of the file of the box, or of its text where it is given inline; None where it cannot be read."""
+    if job.bounds.lstrip().startswith(("[", "{")):
+        return hashlib.sha256(job.bounds.encode()).hexdigest()
+    try:
+        return hashlib.sha256(Path(job.bounds).read_bytes()).hexdigest()
+    except (OSError, ValueError):
+        return None

@@ -121,6 +121,7 @@ class Store:
             raise InputError(
                 f"{self.path}: has store format {there.get('format')}, this redy writes {FORMAT}; choose another path"
             )
+        self._check_columns()
         for name, value in wanted.items():
             if there.get(name) != value:
                 raise InputError(
@@ -132,6 +133,15 @@ class Store:
             )
 
         self.discarded = self._take_out_bad_rows()
+
+    def _check_columns(self) -> None:
+        """Refuse a store of another command or version; SQLite would read an unknown quoted column as a string."""
+        found = [(row[1], row[2]) for row in self._connection.execute("PRAGMA table_info(results)")]
+        wanted = [(name, kind.split()[0]) for name, kind in self.columns.items()]
+        if found != [*wanted, (CHECK, "TEXT")]:
+            raise InputError(
+                f"{self.path}: holds results of another command or another version of redy; choose another path"
+            )
 
     def _take_out_bad_rows(self) -> int:
         """Delete rows whose checksum does not fit; how many they were."""
@@ -162,17 +172,18 @@ class Store:
             text.update(f"{type(value).__name__} {len(data)} ".encode() + data)
         return text.hexdigest()
 
-    def add(self, rows: Iterable[Sequence[Any]]) -> None:
-        """Enter finished results, durably, in one transaction.
+    def add(self, rows: Iterable[Sequence[Any]], *, replace: bool = False) -> None:
+        """Enter finished results, durably, in one transaction; with `replace` in place of those of the same number.
 
         Raises:
             InputError: the disk is full; what was entered before is kept.
         """
         places = ", ".join("?" * (len(self.columns) + 1))
+        verb = "INSERT OR REPLACE" if replace else "INSERT"
         entered = [(*plain, self._checksum(plain)) for plain in map(self._plain, rows)]
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.executemany(f"INSERT INTO results VALUES ({places})", entered)  # noqa: S608 - placeholders
+            self._connection.executemany(f"{verb} INTO results VALUES ({places})", entered)
             self._connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
             raise _refused(self.path, error) from error
