@@ -56,6 +56,8 @@ GLANCE, FIRST, DEEP = 3_000_000, 150_000_000, 1_000_000_000
 """Work on one conjunction in each depth-first pass."""
 PART = 3_000_000
 """Work on one conjunction in one part, best first."""
+LEAST = 300_000
+"""Work that a search counts for at least: about what condensing a small network costs."""
 
 
 @dataclass(slots=True, eq=False)
@@ -207,7 +209,7 @@ class PropertySearch:
         budget = min(self.limits.work, cap * len(clauses))
         deadline = None if self.limits.deadline == np.inf else self.limits.deadline
         found = Search(rows, clauses, cap=cap, budget=budget, deadline=deadline, patient=True).run()
-        self.limits = self.limits.less(found.work)
+        self.limits = self.limits.less(max(found.work, LEAST))
         return self._take(part, found)
 
     def _take(self, part: _Part, found: Found) -> Array | None:
