@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from redy.reduction import reduce as reduce
     from redy.reduction import write_reduction as write_reduction
     from redy.slicing.family import Family as Family
+    from redy.slicing.pipeline import slice_network as slice_network
     from redy.version import __version__ as __version__
 
 _HOMES = {
@@ -53,6 +54,7 @@ _HOMES = {
     "read_boxes": "redy.formats.boxes",
     "read_network": "redy.formats.onnx_read",
     "reduce": "redy.reduction",
+    "slice_network": "redy.slicing.pipeline",
     "write_reduction": "redy.reduction",
     "write_network": "redy.formats.onnx_write",
 }

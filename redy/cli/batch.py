@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from redy.cli.paths import Named, guard, model_files, store_files
-from redy.cli.workers import check_exports, executor, export, say_discarded, worker_options
+from redy.cli.workers import check_exports, export, say_discarded, worker_options
 from redy.errors import InputError, RedyError
 
 if TYPE_CHECKING:
@@ -124,6 +124,7 @@ def batch_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     Exit code 0: every job done; 1: some failed (the store says why); 2: bad input or usage.
     """
     from redy.runs.attempts import to_make_again
+    from redy.runs.cluster import executor_of
     from redy.runs.executor import chunked
     from redy.runs.jobs import digests, glob_jobs, read_jobs
     from redy.runs.store import Store
@@ -160,7 +161,7 @@ def batch_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         open_jobs = sorted(set(range(1, len(listed) + 1)) - results.keys() | again.keys())
         done = len(listed) - len(open_jobs)
         work = BatchWork(tuple(listed), {number: why.attempts for number, why in again.items()})
-        for _, row in executor(jobs, scheduler).run(work, chunked(open_jobs, 1)):
+        for _, row in executor_of(jobs, scheduler).run(work, chunked(open_jobs, 1)):
             results.add([row], replace=True)
             done += 1
             if not quiet:

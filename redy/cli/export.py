@@ -36,6 +36,7 @@ def export_command(
     from redy.slicing.export_c import c_source
     from redy.slicing.export_onnx import family_model, slice_model
     from redy.slicing.family import Family
+    from redy.slicing.saved import is_source
 
     if family.suffix.lower() == ".onnx":
         if index is not None or form is not None:
@@ -46,6 +47,8 @@ def export_command(
         raise InputError(f"{family}: is a family; --prefix and --bounds are for networks (.onnx)")
     guard([("the family", family)], [("the export", output)])
     opened = Family.open(family)
+    if is_source(opened, output):
+        raise InputError(f"{output}: is the model that {family} was made from; choose another file for the export")
     if output.suffix == ".c" and index is None:
         write_text(output, c_source(opened, form))
         return

@@ -1,4 +1,4 @@
-"""`redy info`: the layers of a network and what can be proved about them."""
+"""`redy info`: the layers of a network and what can be proved about them; or what a family of slices holds."""
 
 from __future__ import annotations
 
@@ -18,15 +18,47 @@ if TYPE_CHECKING:
 def info_command(model: Path, as_json: bool) -> None:
     """List the layers of MODEL, their units and arithmetic, and which of them can be proved about.
 
+    Of a family (.redy, of `redy slice`) in place of MODEL: how it was cut, what it keeps and takes, its digests.
+
     Exit code 0: done; 2: bad input or usage.
     """
     from redy.formats.onnx_read import read_network
 
+    if model.suffix.lower() == ".redy":
+        from redy.slicing.facts import family_facts
+
+        facts = family_facts(model)
+        click.echo(json.dumps({"file": str(model), **facts}, indent=2) if as_json else _family(str(model), facts))
+        return
     document = describe(read_network(model))
     if as_json:
         click.echo(json.dumps({"file": str(model), **document}, indent=2))
     else:
         _show(str(model), document)
+
+
+def _family(name: str, facts: dict[str, Any]) -> str:
+    """The facts of a family in lines."""
+    cut, share, macs = facts["cut"], facts["units_not_needed"], facts["multiply_adds"]
+    how = "x".join(map(str, cut["splits"])) if cut["kind"] == "grid" else f"depth {cut['depth']}"
+    counts = f"{facts['distinct']:,} distinct, {facts['partial']:,} partial, {facts['decided']:,} constant"
+    stored = ", folded networks stored" if facts["folded_stored"] else ""
+    lines = [
+        name,
+        facts["guarantee"],
+        f"cut              {cut['kind']} ({how}) of the {cut['of']}",
+        f"slices           {facts['slices']:,} ({counts})",
+        f"form             {facts['form']}{stored}",
+        f"network          {facts['inputs']} inputs, {facts['outputs']} outputs, {facts['units']:,} units",
+        f"                 {macs['original']:,} multiply-adds",
+        f"units not needed {share['mean']:.1%} on average (median {share['median']:.1%}, least {share['least']:.1%})",
+        f"multiply-adds    {macs['shared_mean'] / max(1, macs['original']):.1%} on average in the shared form",
+        f"made with        {', '.join(f'{k} {v}' for k, v in facts['options'].items()) or 'not recorded'}",
+        f"written by       redy {facts['written_by']}, format version {facts['version']}, {facts['bytes']:,} bytes",
+        *(f"digest           {kind} {digest}" for kind, digest in facts["digests"].items()),
+        *(f"member           {member} {size:,} bytes" for member, size in facts["members"].items()),
+    ]
+    return "\n".join(lines)
 
 
 def describe(network: Network) -> dict[str, Any]:

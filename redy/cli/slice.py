@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from redy.cli.paths import guard, model_files, store_files
-from redy.cli.workers import check_exports, executor, export, say_discarded, worker_options
+from redy.cli.workers import worker_options
 from redy.errors import InputError
 
 if TYPE_CHECKING:
-    from redy.slicing.cuts import Cut
     from redy.slicing.run import Progress
 
 
@@ -77,7 +75,7 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     budget: int | None,
     layer: str | None,
     units: int | None,
-    preserve: str,
+    preserve: Literal["outputs", "decision", "tolerance"],
     winner: Literal["max", "min"],
     margin: float | None,
     tolerance: float | None,
@@ -102,114 +100,59 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
 
     Exit code 0: done, also when limits ended the search of slices; 1: an internal check failed; 2: bad input or usage.
     """
-    import onnx
-
     from redy.formats.boxes import read_box
     from redy.formats.onnx_read import read_network
-    from redy.runs.store import Store
-    from redy.slicing.adaptive import REFINED, adaptive_cut
-    from redy.slicing.cuts import GridCut
-    from redy.slicing.family import Family, choose_form
-    from redy.slicing.front import Front
-    from redy.slicing.pruning import pruned
-    from redy.slicing.run import COLUMNS, run_slices
-    from redy.slicing.tail import relu_layer, split_model, tail_cut
-    from redy.slicing.work import SliceOptions, SliceWork, decision_of, tolerance_of
+    from redy.slicing.pipeline import slice_network
 
-    _check(splits, adaptive, budget, time_limit, layer, units)
-    _check_kept(preserve, tolerance, relative_to, form, store_folded)
+    if adaptive != (budget is not None):
+        raise InputError("--adaptive and --budget (the number of slices) are given together")
     target = model.with_suffix(".redy") if output is None else output
     path = target.with_name(target.name + ".sqlite") if store is None else store
-    check_exports(parquet)
     outputs = [("the family", target), *store_files(path), ("the CSV file", csv_path), ("the Parquet file", parquet)]
     guard([*model_files("the model", model), ("the source of the bounds", bounds)], outputs)
-    network = read_network(model)
-    box = read_box(bounds, network.input)
-    # Of the model's own outputs on its own box, also where a hidden layer is cut.
-    decision = decision_of(network, box, winner, margin) if preserve == "decision" else None
-    allowed = None if tolerance is None else tolerance_of(network, box, tolerance, relative_to, seed)
-    original, front = model.read_bytes(), None
-    if layer is not None and units is not None:
-        relu_layer(network, layer)
-        before, original = split_model(onnx.load(model), layer)
-        tail = read_network(onnx.load_from_string(original))
-        cut: Cut = tail_cut(network, tail, box, layer, units)
-        network, front = tail, Front(before, box)
-    if layer is None and budget is not None:
-        cut = adaptive_cut(network, box, REFINED * budget, seed=seed, decision=decision)
-    elif layer is None:
-        cut = GridCut.of(box, parts(splits or "", box.size))
-    options = SliceOptions(work, samples, seed=seed, time_limit=time_limit, decision=decision, tolerance=allowed)
-    task = SliceWork(network, cut, options)
-    with Store(path, COLUMNS, task.digests, resume=resume) as results:
-        show = None if quiet else Reporter()
-        say_discarded(results)
-        records = run_slices(task, executor(jobs, scheduler), results, jobs=jobs, progress=show)
-        export(results, csv_path, parquet)
-    cut, records = pruned(network, cut, records, budget)
-    family = Family.from_records(original, cut, records, decision=decision, tolerance=allowed)
-    family = choose_form(replace(family, front=front), form, store=store_folded)
+    family = slice_network(
+        model,
+        read_box(bounds, read_network(model).input),
+        splits=None if splits is None else _numbers(splits),
+        budget=budget,
+        at=layer,
+        units=units,
+        preserve=preserve,
+        winner=winner,
+        margin=margin,
+        tolerance=tolerance,
+        relative_to=relative_to,
+        form=form,
+        store_folded=store_folded,
+        work=work,
+        samples=samples,
+        seed=seed,
+        time_limit=time_limit,
+        jobs=jobs,
+        scheduler=scheduler,
+        store=path,
+        resume=resume,
+        csv=csv_path,
+        parquet=parquet,
+        progress=None if quiet else Reporter(),
+        say=lambda line: click.echo(line, err=True),
+    )
     family.save(target)
     if not quiet:
         click.echo(family.summary())
         click.echo(f"file             {target}: {target.stat().st_size} bytes")
 
 
-def _check(
-    splits: str | None,
-    adaptive: bool,
-    budget: int | None,
-    time_limit: float | None,
-    layer: str | None,
-    units: int | None,
-) -> None:
-    if time_limit is not None and not time_limit > 0:
-        raise InputError(f"--time-limit {time_limit}: must be a positive number of seconds")
-    if adaptive != (budget is not None):
-        raise InputError("--adaptive and --budget (the number of slices) are given together")
-    if (layer is None) != (units is None):
-        raise InputError("--at and --units (how many units of the layer are halved) are given together")
-    if (splits is not None) + adaptive + (layer is not None) != 1:
-        raise InputError("say how to cut: --splits 8 (or 8,4,4,2,2), or --adaptive --budget N, or --at LAYER --units N")
-
-
-def _check_kept(preserve: str, tolerance: float | None, relative_to: str | None, form: str, store_folded: bool) -> None:
-    if store_folded and form != "folded":
-        raise InputError("--store-folded: belongs to --form folded")
-    if (preserve == "tolerance") != (tolerance is not None):
-        raise InputError("--preserve tolerance and --tolerance E (the largest change of an output) are given together")
-    if relative_to is not None and tolerance is None:
-        raise InputError("--relative-to: belongs to --preserve tolerance")
-
-
-def parts(text: str, inputs: int) -> tuple[int, ...]:
-    """The number of parts for each input.
+def _numbers(text: str) -> tuple[int, ...]:
+    """Whole numbers between commas.
 
     Raises:
-        InputError: not one positive number for all inputs, or one for each; or too many cells.
+        InputError: something else.
     """
-    if text is None:
-        raise InputError(
-            "--splits: say into how many parts each input is cut, such as --splits 8 or --splits 8,4,4,2,2"
-        )
     try:
-        numbers = tuple(int(part) for part in text.split(","))
+        return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise InputError(f"--splits {text}: must be whole numbers, such as 8 or 8,4,4,2,2") from None
-    numbers = numbers * inputs if len(numbers) == 1 else numbers
-    if len(numbers) != inputs:
-        raise InputError(f"--splits {text}: gives {len(numbers)} numbers, the network has {inputs} inputs")
-    if min(numbers) < 1:
-        raise InputError(f"--splits {text}: every number must be at least 1")
-    count = 1
-    for number in numbers:
-        count *= number
-    if count > MOST_SLICES:
-        raise InputError(f"--splits {text}: gives {count} slices; at most {MOST_SLICES} are supported")
-    return numbers
-
-
-MOST_SLICES = 1 << 24
 
 
 class Reporter:

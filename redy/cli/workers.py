@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from redy.runs.executor import Executor
     from redy.runs.store import Store
 
 _OPTIONS = (
@@ -26,16 +25,6 @@ def worker_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
-
-
-def executor(jobs: int, scheduler: str | None) -> Executor:
-    """Where the work runs, by the options."""
-    from redy.runs.cluster import Cluster
-    from redy.runs.executor import Here, Processes
-
-    if scheduler is not None:
-        return Cluster(scheduler)
-    return Here() if jobs == 1 else Processes(jobs)
 
 
 def check_exports(parquet: Path | None) -> None:

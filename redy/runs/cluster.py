@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from redy.errors import CheckFailed, InputError
-from redy.runs.executor import DEATHS, Result, Work
+from redy.runs.executor import DEATHS, Executor, Here, Processes, Result, Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,19 @@ class Cluster:
                 ) from error
             finally:
                 client.cancel(futures)
+
+
+def executor_of(jobs: int, scheduler: str | None = None) -> Executor:
+    """Where work runs: on the Dask cluster of a scheduler, in this process, or in `jobs` processes.
+
+    Raises:
+        InputError: fewer than one process.
+    """
+    if scheduler is not None:
+        return Cluster(scheduler)
+    if jobs < 1:
+        raise InputError(f"--jobs {jobs}: must be at least 1")
+    return Here() if jobs == 1 else Processes(jobs)
 
 
 def _run_chunk(work: Work[Any], chunk: list[int]) -> list[tuple[int, Any]]:

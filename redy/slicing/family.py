@@ -57,6 +57,8 @@ class Family:
             the one with the smallest and 1 for the others.
         lines: the lines of each mask, for a family that keeps its outputs within a tolerance.
         tolerance: for such a family how far each output element may be from the original's.
+        source: SHA-256 of the file that was sliced (`redy.formats.files.file_digest`); "" where nobody said.
+        options: how it was cut and searched, in the words of `redy slice`; for the reader alone.
     """
 
     original: bytes
@@ -71,6 +73,8 @@ class Family:
     winner: Index | None = None
     lines: Lines | None = None
     tolerance: tuple[float, ...] | None = None
+    source: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
     _cache: OrderedDict[tuple[int, Form], Program] = field(default_factory=OrderedDict, repr=False)
     _sessions: OrderedDict[tuple[int, Form] | None, Any] = field(default_factory=OrderedDict, repr=False)
 

@@ -55,7 +55,7 @@ class Progress:
 def run_slices(
     work: SliceWork,
     executor: Executor,
-    store: Store,
+    store: Store | None,
     *,
     jobs: int = 1,
     only: range | None = None,
@@ -63,10 +63,10 @@ def run_slices(
 ) -> list[SliceRecord]:
     """Every slice of the cut (or those in `only`), from the store where it has them; in order.
 
-    Each result is committed before the next is awaited.
+    Each result is committed before the next is awaited; without a store results are kept in memory alone.
     """
     items = range(len(work.cut)) if only is None else only
-    there = [replace(SliceRecord(*row), complete=bool(row[4])) for row in store.rows()]
+    there = [replace(SliceRecord(*row), complete=bool(row[4])) for row in (store.rows() if store else ())]
     known = {record.index for record in there}
     open_items = [item for item in items if item not in known]
     # Neighbours are alike: in random order rate and share are soon those of the whole, and chunks cost the same.
@@ -76,7 +76,8 @@ def run_slices(
         tally.count(record)
     size = max(1, min(CHUNK, len(open_items) // (8 * jobs)))
     for _, record in executor.run(work, chunked(open_items, size)):
-        store.add([astuple(record)])
+        if store:
+            store.add([astuple(record)])
         there.append(record)
         tally.count(record)
         tally.done += 1

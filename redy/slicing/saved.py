@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from redy.errors import InputError
+from redy.formats.files import file_digest
 from redy.model import Box
 from redy.model.claims import SameWinner
 from redy.model.digest import network_digest
@@ -44,6 +47,7 @@ def read_family(path: str | os.PathLike[str]) -> Family:
         if "lines/table" in arrays:
             family.lines = Lines(arrays["lines/table"], arrays["lines/starts"])
             family.tolerance = tuple(manifest["tolerance"])
+        family.source, family.options = manifest.get("source_sha256", ""), manifest.get("options", {})
         fits = len(slice_mask) == len(cut) == len(family.complete) and slice_mask.max(initial=0) < len(masks)
         fits &= not folded or len(folded["starts"]) == len(masks)
         fits &= family.winner is None or len(family.winner) == len(cut)
@@ -51,9 +55,23 @@ def read_family(path: str | os.PathLike[str]) -> Family:
         fits &= family.lines is None or family.lines.fits(len(masks), family.network.units)
     except (KeyError, ValueError, TypeError, IndexError) as error:
         raise InputError(f"{path}: is damaged ({error}); write it again with `redy slice --resume`") from error
+    # Older files of this version say nothing of the box.
+    fits = fits and _box(family).digest == manifest.get("box", _box(family).digest)
     if not fits or network_digest(family.network) != manifest["model"]:
         raise InputError(f"{path}: its parts do not fit together; write it again with `redy slice --resume`")
     return family
+
+
+def _box(family: Family) -> Box:
+    """The box of the model's inputs."""
+    return family.cut.box if family.front is None else family.front.box
+
+
+def is_source(family: Family, path: Path) -> bool:
+    """Whether the file at a path is the model that the family was made from, whatever its name is."""
+    if not path.is_file():
+        return False
+    return file_digest(path) in {family.source, hashlib.sha256(family.original).hexdigest()}
 
 
 def write_family(family: Family, path: str | os.PathLike[str]) -> None:
@@ -70,12 +88,16 @@ def write_family(family: Family, path: str | os.PathLike[str]) -> None:
     if family.lines is not None:
         arrays |= {"lines/table": family.lines.table, "lines/starts": family.lines.starts}
     manifest: dict[str, Any] = {
+        "box": _box(family).digest,
         "form": family.form,
         "guarantee": family.guarantee,
         "model": network_digest(family.network),
+        "options": family.options,
+        "options_sha256": hashlib.sha256(json.dumps(family.options, sort_keys=True).encode()).hexdigest(),
         "original_sha256": hashlib.sha256(family.original).hexdigest(),
         "redy": __version__,
         "slices": len(family),
+        "source_sha256": family.source,
         "units": family.network.units,
     }
     if family.decision is not None:

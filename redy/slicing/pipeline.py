@@ -1,0 +1,241 @@
+"""One network, one box: cut it, search every slice, and put the family together. `redy slice` and Python call this."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+from onnx import ModelProto
+
+from redy.errors import InputError
+from redy.formats.files import external_data, file_digest, load_model, read_bytes
+from redy.formats.onnx_read import read_network
+from redy.model import Box, Network
+from redy.model.claims import SameWinner, Winner
+from redy.runs.cluster import executor_of
+from redy.runs.store import Store, require_parquet
+from redy.slicing.adaptive import REFINED, adaptive_cut
+from redy.slicing.cuts import Cut, GridCut
+from redy.slicing.family import Family, choose_form
+from redy.slicing.front import Front
+from redy.slicing.pruning import pruned
+from redy.slicing.run import COLUMNS, Progress, run_slices
+from redy.slicing.tail import relu_layer, split_model, tail_cut
+from redy.slicing.work import SliceOptions, SliceWork, decision_of, tolerance_of
+
+MOST_SLICES = 1 << 24
+
+Preserve = Literal["outputs", "decision", "tolerance"]
+
+
+@dataclass(frozen=True, slots=True)
+class HowToCut:
+    """How the box is cut: exactly one of a grid, an adaptive tree, or the values of a hidden layer.
+
+    Attributes:
+        splits: parts of each input: one number for all inputs, or one each.
+        budget: the largest number of slices of an adaptive tree.
+        at: a ReLU layer whose values are cut, and
+        units: how many of its units are halved.
+
+    Raises:
+        InputError: not exactly one of them is given.
+    """
+
+    splits: int | Sequence[int] | None = None
+    budget: int | None = None
+    at: str | None = None
+    units: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.at is None) != (self.units is None):
+            raise InputError("--at and --units (how many units of the layer are halved) are given together")
+        if (self.splits is not None) + (self.budget is not None) + (self.at is not None) != 1:
+            raise InputError(
+                "say how to cut: --splits 8 (or 8,4,4,2,2), or --adaptive --budget N, or --at LAYER --units N"
+            )
+        if self.budget is not None and self.budget < 1:
+            raise InputError(f"--budget {self.budget}: must be at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What is sliced: the model of the family, its network, how its box is cut, and what comes before it."""
+
+    original: bytes
+    network: Network
+    cut: Cut
+    front: Front | None = None
+
+
+def slice_network(  # noqa: PLR0913 - the options of the command, with the same words
+    model: str | os.PathLike[str] | ModelProto,
+    box: Box,
+    *,
+    splits: int | Sequence[int] | None = None,
+    budget: int | None = None,
+    at: str | None = None,
+    units: int | None = None,
+    preserve: Preserve = "outputs",
+    winner: Winner = "max",
+    margin: float | None = None,
+    tolerance: float | None = None,
+    relative_to: Literal["box"] | None = None,
+    form: Literal["shared", "folded", "auto"] = "auto",
+    store_folded: bool = False,
+    work: int = 200_000_000,
+    samples: int = 1024,
+    seed: int = 0,
+    time_limit: float | None = None,
+    jobs: int = 1,
+    scheduler: str | None = None,
+    store: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    csv: str | os.PathLike[str] | None = None,
+    parquet: str | os.PathLike[str] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Family:
+    """Cut a box into slices and find what the network does not need on each: all that `redy slice` does.
+
+    Args:
+        model: an ONNX file, or a loaded model.
+        box: its shape is the input's, without the batch axis.
+        splits: a grid: parts per input, one number for all or one each.
+        budget: a tree with at most so many slices, cut where a cut removes most (`redy slice --adaptive`).
+        at: cut the values of this ReLU layer, into 2^units slices; `units` of them are halved.
+        units: for `at`.
+        preserve: "outputs", "decision" (slices with one winner become constants) or "tolerance".
+        winner: for "decision".
+        margin: for "decision": outputs closer than this are tied; by default a share of the largest output.
+        tolerance: for "tolerance": how far an output may be off.
+        relative_to: "box": the tolerance is a share of each output's range met on the box.
+        form: how slices are evaluated and stored (docs/family.md).
+        store_folded: for form "folded": store the folded networks.
+        work: of branching per slice, in its own deterministic unit; 10^9 is a few seconds.
+        samples: points drawn from each slice.
+        seed: of every random choice.
+        time_limit: seconds per slice.
+        jobs: processes of this machine.
+        scheduler: address of a Dask scheduler to run on instead.
+        store: a results store (SQLite), in which every finished slice is durable; without one nothing is kept.
+        resume: go on with the results that the store holds.
+        csv: also write the results of all slices as CSV; needs `store`.
+        parquet: likewise as Parquet.
+        progress: called after each slice.
+        say: called with a line where the store held damaged results.
+
+    Returns:
+        The family; `family.save(path)` writes it. Results depend neither on `jobs` nor on `scheduler`, and on the
+        machine only where a time limit strikes.
+
+    Raises:
+        InputError: the model, the box or an option does not fit; the text says which and what to do.
+        CheckFailed: an internal check failed.
+    """
+    how = HowToCut(splits, budget, at, units)
+    _check(preserve, tolerance, relative_to, time_limit, form, store_folded)
+    if store is None and (csv is not None or parquet is not None or resume):
+        raise InputError("--csv, --parquet and --resume need a results store; give --store")
+    if parquet is not None:
+        require_parquet()
+    network = read_network(model if isinstance(model, ModelProto) else Path(model))
+    # Of the model's own outputs on its own box, also where a hidden layer is cut.
+    decision = decision_of(network, box, winner, margin) if preserve == "decision" else None
+    allowed = None if tolerance is None else tolerance_of(network, box, tolerance, relative_to, seed)
+    subject = _subject(_model_bytes(model), network, box, how, seed, decision)
+    options = SliceOptions(work, samples, seed=seed, time_limit=time_limit, decision=decision, tolerance=allowed)
+    task = SliceWork(subject.network, subject.cut, options)
+    saved = contextlib.nullcontext() if store is None else Store(Path(store), COLUMNS, task.digests, resume=resume)
+    with saved as results:
+        if say and results is not None and results.discarded:
+            say(f"{store}: {results.discarded} results were damaged and are made again")
+        records = run_slices(task, executor_of(jobs, scheduler), results, jobs=jobs, progress=progress)
+        if results is not None and csv is not None:
+            results.export_csv(csv)
+        if results is not None and parquet is not None:
+            results.export_parquet(parquet)
+    cut, records = pruned(subject.network, subject.cut, records, budget)
+    family = Family.from_records(subject.original, cut, records, decision=decision, tolerance=allowed)
+    made_with = {"work": work, "samples": samples, "seed": seed, "time_limit": time_limit, "preserve": preserve}
+    digest = hashlib.sha256(subject.original).hexdigest() if isinstance(model, ModelProto) else file_digest(Path(model))
+    family = replace(family, front=subject.front, source=digest, options=made_with | _words(how, box))
+    return choose_form(family, form, store=store_folded)
+
+
+def _check(
+    preserve: str,
+    tolerance: float | None,
+    relative_to: str | None,
+    time_limit: float | None,
+    form: str,
+    store_folded: bool,
+) -> None:
+    if time_limit is not None and not time_limit > 0:
+        raise InputError(f"--time-limit {time_limit}: must be a positive number of seconds")
+    if preserve not in ("outputs", "decision", "tolerance"):
+        raise InputError(f"--preserve {preserve}: must be outputs, decision or tolerance")
+    if form not in ("shared", "folded", "auto"):
+        raise InputError(f"--form {form}: must be shared, folded or auto")
+    if store_folded and form != "folded":
+        raise InputError("--store-folded: belongs to --form folded")
+    if (preserve == "tolerance") != (tolerance is not None):
+        raise InputError("--preserve tolerance and --tolerance E (the largest change of an output) are given together")
+    if relative_to is not None and tolerance is None:
+        raise InputError("--relative-to: belongs to --preserve tolerance")
+
+
+def _words(how: HowToCut, box: Box) -> dict[str, Any]:
+    """How it was cut, for the manifest; what was not given is left out."""
+    splits = None if how.splits is None else list(parts(how.splits, box.size))
+    given = {"splits": splits, "budget": how.budget, "at": how.at, "units": how.units}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _model_bytes(model: str | os.PathLike[str] | ModelProto) -> bytes:
+    """The model as one ONNX file: decompressed, and with its external data inside."""
+    if isinstance(model, ModelProto):
+        return bytes(model.SerializeToString())
+    path = Path(model)
+    data = load_model(path).SerializeToString() if external_data(path) else read_bytes(path, "give an ONNX model")
+    return bytes(data)
+
+
+def _subject(
+    original: bytes, network: Network, box: Box, how: HowToCut, seed: int, decision: SameWinner | None
+) -> _Subject:
+    if how.at is not None and how.units is not None:
+        relu_layer(network, how.at)
+        before, behind = split_model(onnx.load_from_string(original), how.at)
+        tail = read_network(onnx.load_from_string(behind))
+        return _Subject(behind, tail, tail_cut(network, tail, box, how.at, how.units), Front(before, box))
+    if how.budget is not None:
+        cut: Cut = adaptive_cut(network, box, REFINED * how.budget, seed=seed, decision=decision)
+    else:
+        cut = GridCut.of(box, parts(how.splits or 0, box.size))
+    return _Subject(original, network, cut)
+
+
+def parts(splits: int | Sequence[int], inputs: int) -> tuple[int, ...]:
+    """The number of parts for each input.
+
+    Raises:
+        InputError: not one positive number for all inputs, or one for each; or too many cells.
+    """
+    numbers = (splits,) * inputs if isinstance(splits, int) else tuple(splits)
+    numbers = numbers * inputs if len(numbers) == 1 else numbers
+    text = f"--splits {','.join(map(str, numbers))}"
+    if len(numbers) != inputs:
+        raise InputError(f"{text}: gives {len(numbers)} numbers, the network has {inputs} inputs")
+    if min(numbers, default=1) < 1:
+        raise InputError(f"{text}: every number must be at least 1")
+    if math.prod(numbers) > MOST_SLICES:
+        raise InputError(f"{text}: gives {math.prod(numbers)} slices; at most {MOST_SLICES} are supported")
+    return numbers
