@@ -30,7 +30,20 @@ from redy.bounds.relaxation import Lines, image, relax
 from redy.bounds.result import Bounds, Range
 from redy.bounds.rounding import down, up
 from redy.errors import InputError, Unsupported
-from redy.model import Activate, Affine, Array, Box, Elementwise, Gather, MaxPool, Network, Node, PiecewiseLinear, Scale
+from redy.model import (
+    Activate,
+    Affine,
+    Array,
+    Box,
+    Elementwise,
+    Gather,
+    Limits,
+    MaxPool,
+    Network,
+    Node,
+    PiecewiseLinear,
+    Scale,
+)
 from redy.model.carried import Foreign
 from redy.model.compose import redirected
 from redy.model.digest import content_digest
@@ -72,7 +85,7 @@ def difference_bounds(
     known: Mapping[str, Range],
     partners: Partners | None = None,
     *,
-    work: int = WORK,
+    limits: Limits | None = None,
 ) -> Range:
     """Sound bounds of y'_o - y_o on the box, all outputs flattened, one after the other, as two arrays (outputs,).
 
@@ -84,7 +97,8 @@ def difference_bounds(
         box: the inputs.
         known: sound pre-activation bounds of the first network, by `Activate` name; may be empty.
         partners: see `find_partners`, which is the default.
-        work: multiply-adds that bounds of hidden differences may take.
+        limits: multiply-adds that bounds of hidden differences may take (`WORK` by default), and those of the outputs
+            again; and the deadline. What they leave out keeps its interval bounds.
 
     Raises:
         InputError: inputs or outputs differ in number or shape.
@@ -93,10 +107,12 @@ def difference_bounds(
         points = box.sample(_POINTS, np.random.default_rng(0))
         partners = find_partners(first, second, points)
     joint = _Joint(first, second, partners)
-    relaxed = _Relaxation(joint.network, box, Bounds(box, dict(known), "known"), joint.outputs, work)
+    limits = limits or Limits(WORK)
+    relaxed = _Relaxation(joint.network, box, Bounds(box, dict(known), "known"), joint.outputs, limits)
     ends: list[Range] = []
     for name in joint.outputs:
-        relaxed.refine_value(name)
+        if relaxed.affords(name, limits.work):
+            relaxed.refine_value(name)
         ends.append(relaxed.ranges[name])
     return np.concatenate([low.ravel() for low, _ in ends]), np.concatenate([high.ravel() for _, high in ends])
 
@@ -323,13 +339,17 @@ def _content(node: Node, sources: tuple[str, ...]) -> tuple[object, ...]:
 class _Relaxation(Relaxation):
     """The backward pass over the joint graph; see the module."""
 
-    def __init__(self, network: Network, box: Box, start: Bounds, wanted: list[str], work: int) -> None:
-        self.work, self._macs = work, 0
-        super().__init__(network, box, start, wanted, refine=False, leave_unsupported=True)
+    def __init__(self, network: Network, box: Box, start: Bounds, wanted: list[str], limits: Limits) -> None:
+        self.work = limits.work
+        only_time = Limits(deadline=limits.deadline)
+        super().__init__(network, box, start, wanted, refine=False, leave_unsupported=True, limits=only_time)
+
+    def affords(self, name: str, work: int) -> bool:
+        """Whether so much work bounds all elements of a value that are not fixed."""
+        low, high = self.ranges[name]
+        return int((low < high).sum()) * self._cost <= work
 
     def _extend(self, node: Node) -> None:
-        if isinstance(node, Affine):
-            self._macs += sum(term.operator.macs for term in node.terms) + 4 * math.prod(node.shape)
         if not isinstance(cast(object, node), _Change):
             super()._extend(node)
             return
@@ -347,7 +367,7 @@ class _Relaxation(Relaxation):
         if isinstance(change.node, Activate):
             before, after = (change.node.function.stuck(*found) for found in (base, moved))
             open_ = (before < 0) | (before != after)
-        cost = int(open_.sum()) * self._macs
+        cost = int(open_.sum()) * self._cost
         if cost <= self.work:
             self.work -= cost
             self.refine_value(change.source, open_)

@@ -26,13 +26,31 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from redy.bounds.forward import Forward, fits
 from redy.bounds.interval import fan_in, intersect, interval_bounds, needed_for, node_range
-from redy.bounds.relaxation import Lines, relax, relax_product
+from redy.bounds.relaxation import Lines, relax, relax_product, winners
 from redy.bounds.result import Bounds, Range
 from redy.bounds.rounding import LARGE, UNDERFLOW, gamma, up
-from redy.model import Activate, Affine, Array, Box, Dense, Gather, MaxPool, Network, Node, Positionwise, Product, Scale
+from redy.model import (
+    Activate,
+    Affine,
+    Array,
+    Box,
+    Dense,
+    Gather,
+    Limits,
+    MaxPool,
+    Network,
+    Node,
+    Positionwise,
+    Product,
+    Scale,
+)
 from redy.model.convolution import Conv
+from redy.model.limits import UNLIMITED
 
+WORK = 20_000_000_000
+"""Multiply-adds of the backward passes of one call of `linear_bounds` by default, some seconds."""
 CHUNK = 1 << 21
 """Numbers in one array of forms (16 MiB): rows are taken in chunks of this size."""
 
@@ -41,24 +59,33 @@ COPYING = (Dense, Gather, Scale, Positionwise, Conv)
 
 
 def linear_bounds(
-    network: Network, box: Box, start: Bounds | None = None, *, leave_unsupported: bool = False
+    network: Network,
+    box: Box,
+    start: Bounds | None = None,
+    *,
+    leave_unsupported: bool = False,
+    limits: Limits | None = None,
 ) -> Bounds:
     """Linear bounds of every pre-activation, never looser than interval bounds or `start`.
 
-    Elements that cheaper bounds already show stuck in one piece are not bounded again.
+    Where few inputs vary, forward mode (`redy.bounds.forward`) comes first. Elements that cheaper bounds already show
+    stuck in one piece are not bounded again. What the limits leave out keeps its cheaper bounds.
 
     Args:
         network: its input has the box's shape.
         box: the inputs.
         start: sound bounds of the same network on the box (or one that holds it), to begin from.
         leave_unsupported: pre-activations behind a node that cannot be bounded get (-inf, inf) instead of a refusal.
+        limits: multiply-adds that backward passes may take (`WORK` by default), and a deadline.
 
     Raises:
         Unsupported: a pre-activation depends on a node that cannot be bounded; the text names the node.
         ValueError: the box does not have the input's shape.
     """
     wanted = [node.name for node in network.activations]
-    relaxed = Relaxation(network, box, start, wanted=wanted, leave_unsupported=leave_unsupported)
+    relaxed = Relaxation(
+        network, box, start, wanted=wanted, leave_unsupported=leave_unsupported, limits=limits or Limits(WORK)
+    )
     found = {node.name: relaxed.ranges[node.source] for node in network.activations}
     intervals = {name: (lower.copy(), upper.copy()) for name, (lower, upper) in found.items()}
     bounds = Bounds(box, intervals, "linear", start.trusted if start else ())
@@ -128,6 +155,7 @@ class Relaxation:
         wanted: the values to relax, with everything that they depend on.
         refine: whether pre-activations are bounded by backward passes (else `start` and intervals serve as they are).
         leave_unsupported: see `linear_bounds`.
+        limits: what backward passes that refine ranges may cost, in multiply-adds and time.
         ranges: the range of every relaxed value.
         lines: the lines around every relaxed `Activate` and (by name and source) `Product`.
     """
@@ -138,6 +166,7 @@ class Relaxation:
     wanted: Sequence[str]
     refine: bool = True
     leave_unsupported: bool = False
+    limits: Limits = field(default_factory=Limits)
     ranges: dict[str, Range] = field(default_factory=dict, init=False)
     lines: dict[str, tuple[Lines, ...]] = field(default_factory=dict, init=False)
 
@@ -148,7 +177,11 @@ class Relaxation:
         self._order = [node for node in self.network.nodes if node.name in keep]
         self._width = max([self.box.size, *(math.prod(node.shape) for node in self._order)])
         self._products = max([self._width, *(fan_in(node) for node in self._order if isinstance(node, Affine))])
-        self._mass = 1.0
+        self._mass, self._cost = 1.0, 0
+        self._left = sum(isinstance(node, Activate) for node in self._order)
+        self._forward = None
+        if self.refine and self._order and fits(self._order, self.box):
+            self._forward = Forward(self.network.input.name, self.box, self._order)
         self._reach: dict[str, Array] = {}
         self.ranges[self.network.input.name] = (self.box.lower, self.box.upper)
         self._mass += float(magnitude((self.box.lower, self.box.upper)).sum())
@@ -171,14 +204,28 @@ class Relaxation:
             return
         lower, upper = (end.copy() for end in self.ranges[name])
         places = np.flatnonzero((lower < upper if open_ is None else open_) & np.isfinite(lower) & np.isfinite(upper))
+        places = self._affordable(places, lower, upper)
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             for chunk in self._chunks(places.size):
+                if self.limits.remaining() <= 0:
+                    break
                 rows = places[chunk]
                 forms = np.zeros((rows.size, *lower.shape))
                 forms.reshape(rows.size, -1)[np.arange(rows.size), rows] = 1.0
                 upper.flat[rows] = np.minimum(upper.flat[rows], self._upper(name, forms, one_hot=True))
                 lower.flat[rows] = np.maximum(lower.flat[rows], -self._upper(name, -forms, one_hot=True))
         self.ranges[name] = (lower, upper)
+
+    def _affordable(self, places: NDArray[np.int64], lower: Array, upper: Array) -> NDArray[np.int64]:
+        """Those elements that a fair share of the work reaches, nearest to a sign of their own first."""
+        if self.limits.work >= UNLIMITED or not places.size:
+            return places
+        count = self.limits.work // max(1, self._left) // max(1, 2 * self._cost)
+        if count < places.size:
+            low, high = lower.flat[places], upper.flat[places]
+            places = np.sort(places[np.argsort(np.minimum(-low, high) / (high - low), kind="stable")[:count]])
+        self.limits = self.limits.less(2 * self._cost * places.size)
+        return places
 
     def _chunks(self, count: int) -> Iterator[slice]:
         step = max(1, CHUNK // self._width)
@@ -192,13 +239,17 @@ class Relaxation:
             if self.refine:
                 self.refine_value(node.source, node.function.stuck(*self.ranges[node.source]) < 0)
             self.lines[node.name] = (relax(node.function, *self.ranges[node.source]),)
+            self._left -= 1
         elif self.refine and not isinstance(node, Affine):
             for source in node.sources:
                 self.refine_value(source)
         if isinstance(node, Product):
             self.lines[node.name] = relax_product(self.ranges[node.left], self.ranges[node.right])
         found = node_range(node, self.ranges, leave_unsupported=self.leave_unsupported)
+        if self._forward is not None:
+            found = self._forward.extend(node, found, self.ranges, self.lines.get(node.name, ()))
         self.ranges[node.name] = found
+        self._cost += row_cost(node)
         self._mass += float(magnitude(found).sum())
         if isinstance(node, Affine):
             self._reach[node.name] = affine_reach(node, self.ranges)
@@ -315,6 +366,12 @@ class Relaxation:
         rows.pending[name] = total
 
 
+def row_cost(node: Node) -> int:
+    """Multiply-adds, about, of pulling one form back through a node."""
+    own = sum(term.operator.macs for term in node.terms) if isinstance(node, Affine) else 0
+    return own + 8 * math.prod(node.shape)
+
+
 def magnitude(found: Range) -> Array:
     """The largest absolute value in each range."""
     return np.maximum(np.abs(found[0]), np.abs(found[1]))
@@ -328,16 +385,6 @@ def affine_reach(node: Affine, ranges: Mapping[str, Range]) -> Array:
         spread, signs = term.operator.spread(np.stack([size, np.where(size > 0, LARGE, 0.0)]))
         reach, live = reach + spread, live | (signs > 0)
     return np.where(live, reach + fan_in(node) * UNDERFLOW, 0.0)
-
-
-def winners(node: MaxPool, lower: Array, upper: Array) -> tuple[NDArray[np.int64], NDArray[np.bool_], Array]:
-    """Of each window: the element with the largest lower bound, whether it always wins, and the largest upper bound."""
-    lows, highs = (np.append(end.ravel(), -np.inf)[node.index] for end in (lower, upper))
-    place = lows.argmax(axis=-1)[..., None]
-    others = highs.copy()
-    np.put_along_axis(others, place, -np.inf, axis=-1)
-    sure = np.take_along_axis(lows, place, axis=-1)[..., 0] >= others.max(axis=-1)
-    return np.take_along_axis(node.index, place, axis=-1)[..., 0], sure, highs.max(axis=-1)
 
 
 def _add_constant(rows: _Rows, form: Array, lower: Array, upper: Array) -> None:

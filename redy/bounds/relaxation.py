@@ -19,10 +19,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from redy.bounds.result import Range
 from redy.bounds.rounding import UNDERFLOW, down, gamma, up
-from redy.model import Array, PiecewiseLinear
+from redy.model import Array, MaxPool, PiecewiseLinear
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,6 +97,16 @@ def relax_product(left: Range, right: Range) -> tuple[Lines, Lines]:
     lower = np.where((lower_left == 0) | (lower_right == 0), 0.0, down(lower))
     upper = np.where((upper_left == 0) | (upper_right == 0), 0.0, up(upper))
     return Lines(lower_left, lower, upper_left, upper), Lines(lower_right, nothing, upper_right, nothing)
+
+
+def winners(node: MaxPool, lower: Array, upper: Array) -> tuple[NDArray[np.int64], NDArray[np.bool_], Array]:
+    """Of each window: the element with the largest lower bound, whether it always wins, and the largest upper bound."""
+    lows, highs = (np.append(end.ravel(), -np.inf)[node.index] for end in (lower, upper))
+    place = lows.argmax(axis=-1)[..., None]
+    others = highs.copy()
+    np.put_along_axis(others, place, -np.inf, axis=-1)
+    sure = np.take_along_axis(lows, place, axis=-1)[..., 0] >= others.max(axis=-1)
+    return np.take_along_axis(node.index, place, axis=-1)[..., 0], sure, highs.max(axis=-1)
 
 
 def piece_intercepts(function: PiecewiseLinear) -> Range:

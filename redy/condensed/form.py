@@ -21,9 +21,12 @@ from numpy.typing import NDArray
 
 from redy.bounds.rounding import GROW, TINY, UNIT, gamma
 from redy.errors import Unsupported
-from redy.model import Activate, Affine, Array, Box, Network, Operator
+from redy.model import Activate, Affine, Array, Box, Limits, Network, Operator
 
 Intervals = Mapping[str, tuple[Array, Array]]
+
+MEMORY = 1 << 27
+"""Numbers that the form of one node, or those of all wanted values together, may hold (1 GiB)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,22 +237,32 @@ class Walk:
     intervals: dict[str, tuple[Array, Array]]
 
 
-def condense(network: Network, box: Box, known: Intervals, *, wanted: tuple[str, ...] = ()) -> Walk:
+def condense(
+    network: Network, box: Box, known: Intervals, *, wanted: tuple[str, ...] = (), limits: Limits | None = None
+) -> Walk:
     """Fold what `known` (sound pre-activation bounds by Activate name; may be empty) shows to be stable.
 
     Returns the forms of the network's outputs and of the values in `wanted` as well.
 
     Raises:
-        Unsupported: a node on the way to them is neither affine nor piecewise linear.
+        Unsupported: a node on the way to them is neither affine nor piecewise linear, the form does not fit into
+            `MEMORY`, or the deadline of `limits` came first.
     """
     condensed = Condensed(box)
     forms: dict[str, Form] = {network.input.name: condensed.input_form()}
     intervals: dict[str, tuple[Array, Array]] = {}
     keep = {*wanted, *(port.name for port in network.outputs)}
     needed = _needed(network, keep)
-    for node in network.nodes:
-        if node.name not in needed:
-            continue
+    order = [node for node in network.nodes if node.name in needed]
+    last = {source: node.name for node in order for source in node.sources}
+    held = 0
+    for node in order:
+        width = box.size + 1 + len(condensed.variables)
+        held += math.prod(node.shape) * width if node.name in keep else 0
+        if max(held, math.prod(node.shape) * width) > MEMORY:
+            raise Unsupported(f"{node.name}: the condensed form would be larger than {8 * MEMORY >> 20} MiB")
+        if limits is not None and limits.remaining() <= 0:
+            raise Unsupported(f"{node.name}: the time limit came before the network was condensed")
         if isinstance(node, Affine):
             forms[node.name] = apply_affine(condensed, node, forms)
         elif isinstance(node, Activate):
@@ -259,6 +272,9 @@ def condense(network: Network, box: Box, known: Intervals, *, wanted: tuple[str,
             raise Unsupported(
                 f"{node.name}: {type(node).__name__} nodes cannot be condensed; use --engine linear or milp"
             )
+        for source in node.sources:
+            if last[source] == node.name and source not in keep:
+                forms.pop(source, None)
     return Walk(condensed, {name: forms[name] for name in keep}, intervals)
 
 

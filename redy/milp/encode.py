@@ -27,8 +27,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from redy.bounds.interval import fan_in, needed_for, node_range
-from redy.bounds.linear import winners
-from redy.bounds.relaxation import piece_intercepts
+from redy.bounds.relaxation import piece_intercepts, winners
 from redy.bounds.result import Bounds, Range
 from redy.bounds.rounding import UNDERFLOW, gamma
 from redy.errors import Unsupported

@@ -232,7 +232,7 @@ class ConvTranspose(_Common):
 
     def spread(self, radius: Array) -> Array:
         """|W| r."""
-        return self.conv.adjoint_spread(radius)
+        return self.conv._backward(radius, np.abs(self.conv.weight))  # noqa: SLF001 - both are one operator
 
     def adjoint(self, form: Array) -> Array:
         """W^T c."""

@@ -46,7 +46,7 @@ class Operator(Protocol):
         """W x: (n, *in_shape) -> (n, *out_shape)."""
 
     def spread(self, radius: Array) -> Array:
-        """|W| r, the image of radii: (n, *in_shape) -> (n, *out_shape)."""
+        """|W| r, the image of radii: (n, *in_shape) -> (n, *out_shape); linear in r, which may be negative."""
 
     def adjoint(self, form: Array) -> Array:
         """W^T c, the pull-back of linear forms: (n, *out_shape) -> (n, *in_shape)."""

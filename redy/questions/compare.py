@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from redy.bounds.difference import WORK as DIFFERENCE_WORK
 from redy.bounds.difference import difference_bounds
 from redy.bounds.linear import form_bounds
 from redy.bounds.result import Bounds
@@ -132,8 +133,12 @@ def compare(first: Network, second: Network, box: Box, hints: Hints) -> Apart:
 
 
 def _linear(first: Network, second: Network, box: Box, hints: Hints) -> Array:
-    low, high = difference_bounds(first, second, box, hints.known)
+    low, high = difference_bounds(first, second, box, hints.known, limits=_limits(hints))
     return np.maximum(np.maximum(-low, high), 0.0)
+
+
+def _limits(hints: Hints) -> Limits:
+    return Limits(DIFFERENCE_WORK, math.inf if hints.deadline is None else hints.deadline)
 
 
 def _tightened(first: Network, second: Network, box: Box, hints: Hints, points: Array) -> Largest | None:
@@ -207,7 +212,7 @@ def prove_files(first: Network, second: Network, box: Box, claim: Comparison, hi
         if hints.winner is not None and _wins(second, box, claim, hints.winner):
             text = f"output {hints.winner} wins on the whole box in both networks"
             return Proved(Proof(text, "linear"))
-        low, high = difference_bounds(first, second, box, hints.known)
+        low, high = difference_bounds(first, second, box, hints.known, limits=_limits(hints))
         if _drifts_little(low, high, claim):
             return Proved(Proof(str(claim), "linear", (LinearBounds(low, high),)))
     else:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redy.bounds import activation_branching
+from redy.bounds.linear import WORK as LINEAR_WORK
 from redy.bounds.linear import linear_bounds
 from redy.bounds.result import Bounds
 from redy.condensed import phases as branching
@@ -31,6 +32,7 @@ from redy.model import (
     Box,
     BoxTree,
     Evidence,
+    Limits,
     LinearBounds,
     Network,
     Phase,
@@ -48,6 +50,8 @@ SOLVER_SECONDS = {"after branching": 1.0, "alone": 30.0}
 """What `auto` gives the solver at most: what branching leaves open is rarely decided by a solver in short time."""
 
 
+LINEAR_SHARE = 0.6
+"""Which share of the time linear bounds may take, where time is limited."""
 BRANCHING_WORK = 1_800_000_000
 """Work of branching on the inputs by default, some seconds."""
 
@@ -170,7 +174,8 @@ class _Search:
     def linear(self, box: Box) -> None:
         """Interval and linear bounds."""
         begin = time.perf_counter()
-        self.bounds = linear_bounds(self.network, box, leave_unsupported=True)
+        limits = Limits(LINEAR_WORK, Limits.within(self.settings.remaining()).share(LINEAR_SHARE).deadline)
+        self.bounds = linear_bounds(self.network, box, leave_unsupported=True, limits=limits)
         self._note("linear", begin, self._record(self.bounds, "linear"))
 
     def branch(self, box: Box) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redy.bounds import activation_branching
+from redy.bounds.linear import WORK as LINEAR_WORK
 from redy.bounds.linear import form_bounds, linear_bounds
 from redy.bounds.result import Bounds
 from redy.errors import InputError, Unsupported
@@ -90,7 +91,8 @@ class WideSearch:
         network, places = constrained(self.network, group)
         rows = np.eye(math.prod(network.outputs[0].shape))
         try:
-            bounds = linear_bounds(network, box, leave_unsupported=True)
+            work = Limits(LINEAR_WORK, limits.deadline)
+            bounds = linear_bounds(network, box, leave_unsupported=True, limits=work)
             low, high = form_bounds(network, bounds, NAME, rows)
         except Unsupported as error:
             witness = self._attack(group, LONG, limits)

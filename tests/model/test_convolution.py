@@ -51,6 +51,7 @@ def test_verbs_agree_with_the_matrix(operator, seed):
     np.testing.assert_allclose(operator.apply(x).reshape(3, -1), flat @ W.T, **close)
     np.testing.assert_allclose(operator.adjoint(c).reshape(2, -1), rows @ W, **close)
     np.testing.assert_allclose(operator.spread(np.abs(x)).reshape(3, -1), np.abs(flat) @ np.abs(W).T, **close)
+    np.testing.assert_allclose(operator.spread(x).reshape(3, -1), flat @ np.abs(W).T, **close)
     np.testing.assert_allclose(operator.adjoint_spread(c).reshape(2, -1), np.abs(rows) @ np.abs(W), **close)
     assert (np.count_nonzero(W, axis=1) <= operator.fan_in).all()
     assert (np.count_nonzero(W, axis=0) <= operator.fan_in).all() or isinstance(operator, AveragePool)
