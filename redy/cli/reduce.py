@@ -43,6 +43,20 @@ if TYPE_CHECKING:
 )
 @click.option("--margin", type=float, help="Outputs closer than this are tied. Default: 1e-5 of the largest output.")
 @click.option("--refit", is_flag=True, help="Fit the output layer, where that makes the proved error smaller.")
+@click.option(
+    "--layout",
+    type=click.Choice(["auto", "chain"]),
+    default="auto",
+    show_default=True,
+    help="chain: Gemm and Relu in turn, from a vector to a vector, for tools that read nothing else.",
+)
+@click.option(
+    "--fewest",
+    type=click.Choice(["latency", "parameters", "relus"]),
+    default="latency",
+    show_default=True,
+    help="What the written form has least of; relus suits verifiers and solvers.",
+)
 @click.option("--criteria", help="Steps in order, such as phase,relaxed:10 (at most 10 s). Default: all of the mode.")
 @click.option(
     "--engine",
@@ -93,6 +107,8 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     winner: str,
     margin: float | None,
     refit: bool,
+    layout: str,
+    fewest: str,
     criteria: str | None,
     engine: str,
     solver: str,
@@ -147,6 +163,8 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         "winner": winner,
         "margin": margin,
         "refit": refit,
+        "layout": layout,
+        "fewest": fewest,
         "engine": engine,
         "solver": solver,
         "trust": trust == "solver",

@@ -88,6 +88,7 @@ def verify_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     several boxes one refuted makes 1, else one unknown makes 3.
     """
     from redy.formats.onnx_read import read_network
+    from redy.model.interface import with_shapes_of
 
     if preserve == "tolerance":
         if tolerance is None:
@@ -99,7 +100,8 @@ def verify_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         raise InputError(f"--tolerance {tolerance}: must be a positive number")
     if not 0 < time_limit < float("inf"):
         raise InputError(f"--time-limit {time_limit}: must be a positive number of seconds")
-    networks = read_network(original, shapes), read_network(reduced, shapes)
+    first = read_network(original, shapes)
+    networks = first, with_shapes_of(read_network(reduced, shapes), first)
     stated = None if tolerance is not None or preserve is not None else _stated(original, reduced, networks)
     if stated is not None and not stated.box_digest and bounds is None:
         # A copy of the original holds whatever is claimed, on every box.

@@ -40,6 +40,13 @@ class _Input:
         """The shape without the batch axis."""
         return self.shape[1:]
 
+    def shaped(self, values: Array) -> Array:
+        """Samples of another shape with equally many elements in the input's shape; others as they are."""
+        known = all(isinstance(size, int) for size in self.sample)
+        if not known or values.shape[1:] == self.sample or math.prod(values.shape[1:]) != math.prod(self.sample):
+            return values
+        return values.reshape(len(values), *self.sample)
+
     def typed(self, values: Array) -> np.ndarray:
         """The values in the input's type; whole numbers are the nearest ones."""
         return np.ascontiguousarray(values if self.dtype.kind == "f" else np.rint(values)).astype(self.dtype)
@@ -123,7 +130,8 @@ class Session:
     def _feeds(self, x: Array) -> dict[str, np.ndarray]:
         """The samples x, input by input, each (n, *sample shape) in the input's own type."""
         if len(self._inputs) == 1:
-            return {self._inputs[0].name: self._inputs[0].typed(x)}
+            entry = self._inputs[0]
+            return {entry.name: entry.typed(x if self._unbatched else entry.shaped(x))}
         flat, feeds, start = x.reshape(len(x), -1), {}, 0
         for entry in self._inputs:
             shape = entry.shape if self._unbatched else entry.sample

@@ -19,10 +19,26 @@ from redy.formats.writing.affine import write_affine, write_constant
 from redy.formats.writing.builder import Builder
 from redy.formats.writing.carried import needed_opset, write_elementwise, write_foreign, write_max_pool
 from redy.formats.writing.functions import write_activation
-from redy.model import Activate, Affine, Elementwise, Foreign, Gather, MaxPool, Network, Node, Port, Product, Shape
+from redy.model import (
+    Activate,
+    Affine,
+    Dense,
+    Elementwise,
+    Foreign,
+    Gather,
+    MaxPool,
+    Network,
+    Node,
+    Port,
+    Product,
+    Shape,
+    Term,
+)
 from redy.version import __version__
 
 _OLDEST_OPSET, _OLDEST_IR = 13, 8
+LARGEST_ZEROS = 4096
+"""A constant output is a Gemm with zero weights, which every tool reads, if these are not more than so many."""
 
 
 def write_network(network: Network, path: str | os.PathLike[str], *, metadata: Mapping[str, str] | None = None) -> None:
@@ -40,8 +56,13 @@ def write_network(network: Network, path: str | os.PathLike[str], *, metadata: M
     write_atomically(path, lambda temporary: temporary.write_bytes(data))
 
 
-def to_model(network: Network, metadata: Mapping[str, str] | None = None) -> ModelProto:
+def to_model(network: Network, metadata: Mapping[str, str] | None = None, *, plain: bool = False) -> ModelProto:
     """The network as an ONNX model, checked by the ONNX checker.
+
+    Args:
+        network: the network.
+        metadata: entries for the model's `metadata_props`.
+        plain: every Gemm has a bias and spells out its attributes, which simple readers ask for.
 
     Raises:
         InputError: a weight does not fit into the network's `weight_dtype`.
@@ -53,7 +74,7 @@ def to_model(network: Network, metadata: Mapping[str, str] | None = None) -> Mod
         *(port.name for port in network.outputs),
     }
     opset = max([network.opset, _OLDEST_OPSET, *(needed_opset(node) for node in network.nodes)])
-    builder = Builder(np.dtype(network.weight_dtype), names, dict(network.shapes), network.input.name, opset)
+    builder = Builder(np.dtype(network.weight_dtype), names, dict(network.shapes), network.input.name, opset, plain)
     _write_inputs(builder, network)
     outputs = _plan_outputs(builder, network)
     outer = {port.name for port in network.outputs}
@@ -189,6 +210,14 @@ def _rename(builder: Builder, inner: Mapping[str, str]) -> None:
 def _write_node(builder: Builder, node: Node, network: Network) -> None:
     match node:
         case Affine() if not node.terms:
+            size = math.prod(network.input.shape)
+            small = size * node.bias.size <= LARGEST_ZEROS or builder.plain
+            if small and len(node.shape) == 1 and node.name in {port.name for port in network.outputs}:
+                nothing = Term(
+                    network.input.name, Dense(np.zeros((node.bias.size, size)), network.input.shape, node.shape)
+                )
+                write_affine(builder, Affine(node.name, (nothing,), node.bias))
+                return
             batch = network.input.batch
             write_constant(builder, node, 1 if batch is None else batch if isinstance(batch, int) else None)
         case Affine():

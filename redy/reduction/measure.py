@@ -57,7 +57,7 @@ def measure(
         chunk = inside[start : start + CHUNK]
         before, after = first.run_all(chunk), second.run_all(chunk)
         for a, b in zip(before, after, strict=True):
-            deviation = max(deviation, _largest_difference(a, b))
+            deviation = max(deviation, _largest_difference(a, b.reshape(a.shape) if b.size == a.size else b))
             # An overflow in the original must not make every deviation look small.
             scale = max(scale, float(np.abs(a[np.isfinite(a)]).max(initial=0.0)))
         winners += int((_winner(before[0], winner) != _winner(after[0], winner)).sum())

@@ -28,6 +28,7 @@ from redy.reduction.limit import BUDGETS, Effort, TimeUp, ended_after
 from redy.reduction.problem import (
     Criterion,
     Known,
+    Layout,
     Options,
     Preserve,
     Problem,
@@ -40,6 +41,7 @@ from redy.reduction.refit import refitted, replaced
 from redy.reduction.settle import Final, kept, read_back, rewritten, settle
 from redy.reduction.steps import decided_at_once, forward_criterion, relaxed_criterion, result_criterion
 from redy.redundancy.phase import find_phases
+from redy.rewrite.shrink import Fewest
 
 SEARCH_SHARE = 0.6
 """Which share of the time limit the search may take; writing and proving come behind it."""
@@ -114,6 +116,8 @@ def reduce(  # noqa: PLR0913 - the options of the command, with the same words
     budget: int | None = None,
     effort: Effort = "normal",
     refit: bool = False,
+    layout: Layout = "auto",
+    fewest: Fewest = "latency",
     progress: Progress | None = None,
 ) -> Reduction:
     """Make the network smaller on the box, with proof.
@@ -136,6 +140,9 @@ def reduce(  # noqa: PLR0913 - the options of the command, with the same words
         budget: work that branching may do, in its own units (deterministic); by default what the effort allows.
         effort: the work of all searches: "quick", "normal" or "thorough".
         refit: for "tolerance": fit the output layer to the original, where that makes the proved error smaller.
+        layout: "chain": a plain chain of Gemm and Relu from a vector to a vector, which many tools read; it is written
+            also where it is larger than the original.
+        fewest: what the written form has least of: "latency", "parameters" or "relus" (for verifiers and solvers).
         progress: called with one line per step.
 
     Raises:
@@ -160,6 +167,8 @@ def reduce(  # noqa: PLR0913 - the options of the command, with the same words
         budget=budget,
         effort=effort,
         refit=refit,
+        layout=layout,
+        fewest=fewest,
     )
     _check_options(network, box, options)
     begin = time.perf_counter()
@@ -207,7 +216,7 @@ def _refitted(problem: Problem, known: Known, final: Final) -> tuple[Final, tupl
     fitted = refitted(problem, final.network, np.concatenate(worst))
     before, after = largest(final.guarantee.error), math.inf
     if fitted is not None:
-        model, written = read_back(fitted)
+        model, written = read_back(fitted, problem.network)
         try:
             guarantee = state(problem, known, written, {} if final.shrunk is None else final.shrunk.units)
             after = largest(guarantee.error or {})
@@ -260,8 +269,10 @@ def replay(original: Network, reduction: Reduction) -> Network:
         raise ValueError("the reduction was made from another network")
     if reduction.model is None:
         return original
-    network = read_back(rewritten(original, reduction.findings)[0])[1]
-    return read_back(replaced(network, reduction.refit))[1] if reduction.refit else network
+    options = reduction.options
+    small = rewritten(original, reduction.findings, reduction.box, options)[0]
+    network = read_back(small, original, chain=options.layout == "chain")[1]
+    return read_back(replaced(network, reduction.refit), original)[1] if reduction.refit else network
 
 
 def _limits(criteria: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, float]]:
@@ -301,6 +312,12 @@ def _check_options(network: Network, box: Box, options: Options) -> None:
         raise InputError(f"tolerance {options.tolerance}: must be a positive number")
     if (options.preserve == "tolerance") != (options.tolerance is not None):
         raise InputError("a tolerance is given exactly when the mode is 'tolerance'")
+    if options.layout not in {"auto", "chain"}:
+        raise InputError(f"layout {options.layout}: unknown; choose auto or chain")
+    if options.fewest not in {"latency", "parameters", "relus"}:
+        raise InputError(f"fewest {options.fewest}: unknown; choose latency, parameters or relus")
+    if options.refit and options.layout == "chain":
+        raise InputError("refit: not with --layout chain; give one of the two")
     if options.refit and options.preserve != "tolerance":
         raise InputError("refit: only --preserve tolerance lets the output layer change")
     if options.time_limit is not None and not options.time_limit > 0:

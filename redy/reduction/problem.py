@@ -14,9 +14,11 @@ from redy.questions.seen import Seen
 from redy.questions.situation import Engine
 from redy.reduction.limit import BUDGETS, Effort
 from redy.reduction.promise import Promise
+from redy.rewrite.shrink import Fewest
 
 Preserve = Literal["outputs", "decision", "tolerance"]
 Winner = Literal["max", "min"]
+Layout = Literal["auto", "chain"]
 Progress = Callable[[str], None]
 
 
@@ -43,6 +45,8 @@ class Options:
         budget: work that branching may do, in its own units (deterministic); by default what the effort allows.
         effort: "quick", "normal" or "thorough": the work of all searches (`redy.reduction.limit.BUDGETS`).
         refit: whether the output layer may be fitted to the original's outputs, for "tolerance".
+        layout: "chain": the file is a chain of Gemm and Relu from one vector to another (`redy.rewrite.chain`).
+        fewest: what the written form has least of.
     """
 
     preserve: Preserve = "outputs"
@@ -62,6 +66,8 @@ class Options:
     budget: int | None = None
     effort: Effort = "normal"
     refit: bool = False
+    layout: Layout = "auto"
+    fewest: Fewest = "latency"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

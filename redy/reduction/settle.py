@@ -17,10 +17,12 @@ import onnx
 from redy.errors import CheckFailed, InputError
 from redy.formats.onnx_read import read_network
 from redy.formats.onnx_write import to_model
-from redy.model import Finding, Network
+from redy.model import Box, Finding, Network
+from redy.model.interface import with_shapes_of
 from redy.reduction.guarantee import Exceeded, state, unchanged
-from redy.reduction.problem import Guarantee, Known, Problem
+from redy.reduction.problem import Guarantee, Known, Options, Problem
 from redy.rewrite import Refusal, Shrunk, is_channel, round_weights, shrink
+from redy.rewrite.chain import chained
 
 HALVINGS = 3
 """How often the findings of one criterion are halved before all of them are undone."""
@@ -57,7 +59,16 @@ def settle(problem: Problem, known: Known, timings: dict[str, float]) -> Final:
 
 
 def kept(problem: Problem, known: Known) -> Final:
-    """The original, without findings."""
+    """The original, without findings.
+
+    Raises:
+        InputError: a layout was asked for, which the original need not have.
+    """
+    if problem.options.layout != "auto":
+        raise InputError(
+            f"--layout {problem.options.layout}: no network in this layout was proved to keep what is asked; "
+            "nothing was written; use --layout auto, or allow more time"
+        )
     known.findings = []
     return Final(problem.network, None, unchanged(problem.network, problem.box, problem.options.preserve), None)
 
@@ -79,19 +90,25 @@ def _attempts(findings: tuple[Finding, ...], criteria: tuple[str, ...]) -> Itera
 def _settled(problem: Problem, known: Known, timings: dict[str, float]) -> Final:
     problem.progress("folding")
     begin = time.perf_counter()
-    small, shrunk = rewritten(problem.network, tuple(known.findings))
+    chain = problem.options.layout == "chain"
+    small, shrunk = rewritten(problem.network, tuple(known.findings), problem.box, problem.options)
+    if small is problem.network and chain:
+        raise Exceeded(shrunk.refusal or "the chain could not be rounded")
     if small is problem.network and shrunk.refusal is not None:
         known.notes.append(shrunk.refusal)
     if small is problem.network:
         return Final(small, None, unchanged(problem.network, problem.box, problem.options.preserve), None)
     try:
-        model, written = read_back(small)
+        model, written = read_back(small, problem.network, chain=chain)
     except InputError as error:
         raise Exceeded(f"the network cannot be written ({error})") from error
     timings["rewrite"] = timings.get("rewrite", 0.0) + time.perf_counter() - begin
-    if written.parameters > problem.network.parameters or written.macs > problem.network.macs:
+    larger = written.parameters > problem.network.parameters or written.macs > problem.network.macs
+    if larger and not chain:
         raise Exceeded("every form that can be written is larger than the original")
-    if _size(written) >= _size(problem.network):
+    if larger:
+        known.notes.append("in this layout the network is larger than the original")
+    if _size(written) >= _size(problem.network) and not chain:
         known.notes.append("no form is smaller than the original, which is kept as it is")
         return Final(problem.network, None, unchanged(problem.network, problem.box, problem.options.preserve), None)
     problem.progress("proving what the file preserves")
@@ -105,23 +122,34 @@ def _size(network: Network) -> tuple[int, int]:
     return network.parameters + network.macs, len(network.nodes)
 
 
-def read_back(network: Network) -> tuple[bytes, Network]:
-    """The network as a file, and as it is read from that file.
+def read_back(network: Network, original: Network, *, chain: bool = False) -> tuple[bytes, Network]:
+    """The network as a file, and as it is read from that file, with the original's shapes of input and output.
+
+    `chain` says that the nodes are spelled out for simple readers.
 
     Raises:
         InputError: it cannot be written, or the file cannot be read.
     """
-    model = to_model(network)
+    model = to_model(network, plain=chain)
     data = model.SerializeToString(deterministic=True)
-    return data, read_network(onnx.load_model_from_string(data))
+    return data, with_shapes_of(read_network(onnx.load_model_from_string(data)), original)
 
 
-def rewritten(network: Network, findings: tuple[Finding, ...]) -> tuple[Network, Shrunk]:
-    """The network with the findings applied, folded and rounded; what could not be rewritten stays as it was."""
+def rewritten(network: Network, findings: tuple[Finding, ...], box: Box, options: Options) -> tuple[Network, Shrunk]:
+    """The network with the findings applied, folded and rounded; what could not be rewritten stays as it was.
+
+    Raises:
+        InputError: the network cannot have the layout that was asked for.
+    """
+    chain = options.layout == "chain"
     channels = [finding for finding in findings if is_channel(network, finding)]
-    shrunk = shrink(network, [finding for finding in findings if not is_channel(network, finding)])
+    others = [finding for finding in findings if not is_channel(network, finding)]
+    if chain and channels:
+        raise InputError("--layout chain: the network has convolutions; use --layout auto")
+    layout = (lambda form: chained(form, box)) if chain else None
+    shrunk = shrink(network, others, fewest=options.fewest, layout=layout)
     if isinstance(shrunk, Refusal):
-        raise CheckFailed(shrunk.reason)
+        raise InputError(f"--layout chain: {shrunk.reason}; use --layout auto") if chain else CheckFailed(shrunk.reason)
     written = round_weights(shrunk.network, network.weight_dtype)
     if isinstance(written, Refusal):
         shrunk = Shrunk.unchanged(network, shrunk.lined, written.reason)

@@ -17,6 +17,7 @@ from redy.formats.onnx_run import Session
 from redy.formats.onnx_write import to_model
 from redy.formats.reading.inputs import sizes
 from redy.model.digest import network_digest
+from redy.model.interface import with_shapes_of
 from redy.questions.seen import sample_points
 from redy.reduction.guarantee import rounding, unchanged
 from redy.reduction.measure import Measured, measure
@@ -77,7 +78,8 @@ def write_reduction(
     ):
         raise InputError(f"{source}: is not the network that was reduced; it has changed, or is another file")
     model = None if reduction.model is None else onnx.load_model_from_string(reduction.model)
-    if model is not None and source is not None and not _pays(model, onnx.load(source)):
+    auto = reduction.options.layout == "auto"
+    if model is not None and source is not None and auto and not _pays(model, onnx.load(source)):
         note = "no form is smaller than the original file, which was copied"
         reduction, model = _as_original(reduction, note), None
     data = _original(reduction, source) if model is None else _completed(reduction, model, source)
@@ -85,7 +87,9 @@ def write_reduction(
 
     def write(temporary: Path) -> None:
         temporary.write_bytes(data)
-        read_back = read_network(temporary, sizes(reduction.original.input))
+        read_back = with_shapes_of(
+            read_network(temporary, sizes(reduction.original.input) if auto else None), reduction.original
+        )
         if network_digest(read_back) != network_digest(reduction.network):
             raise CheckFailed(f"{path}: the file does not hold the network that was proved; nothing was written")
         measured.append(_compared(reduction, source, temporary, str(path)))

@@ -6,8 +6,9 @@ The result is never larger than the network it was made from, in parameters and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,9 @@ from redy.rewrite.forms import JOINED
 from redy.rewrite.fuse import fuse
 from redy.rewrite.merge import Merge, merge_parallel
 from redy.rewrite.structure import name_structure
+
+Fewest = Literal["latency", "parameters", "relus"]
+"""What the chosen form has least of; "latency": stored numbers and multiply-adds, with a price for joining values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +54,23 @@ class Shrunk:
         return cls(network, lined, units, (), refusal)
 
 
-def shrink(network: Network, findings: Sequence[Finding], *, joined: int = JOINED) -> Shrunk | Refusal:
+def shrink(
+    network: Network,
+    findings: Sequence[Finding],
+    *,
+    joined: int = JOINED,
+    fewest: Fewest = "latency",
+    layout: Callable[[Network], Network | Refusal] | None = None,
+) -> Shrunk | Refusal:
     """The smallest form redy has of the network with the findings applied, or why they cannot be applied.
 
-    `joined` is what it costs to read one more value (`redy.rewrite.forms`): nothing where layers are computed by loops.
+    Args:
+        network: the original.
+        findings: about its units.
+        joined: what it costs to read one more value (`redy.rewrite.forms`): nothing where layers are computed by loops.
+        fewest: what the form has least of.
+        layout: what brings every form into a layout (`redy.rewrite.chain`), which it has whatever its size; its refusal
+            is the answer where no form can have it.
     """
     lined = apply_findings(network, findings)
     if isinstance(lined, Refusal):
@@ -61,12 +78,35 @@ def shrink(network: Network, findings: Sequence[Finding], *, joined: int = JOINE
     lined = _exposed(lined)
     tidy, origin, merges = _without_constants(fuse(lined))
     stuck = _stuck(network, findings, origin)
-    candidates = [_folded(tidy, origin, stuck, keep, joined) for keep in (None, linear_layers(tidy))]
+    choices = (None, linear_layers(tidy)) if fewest == "latency" else (None, linear_layers(tidy), frozenset[str]())
+    candidates = [_folded(tidy, origin, stuck, keep, joined if fewest == "latency" else 0) for keep in choices]
+    if layout is not None:
+        return _laid_out([small for small, _ in candidates], lined, merges, fewest, layout)
     fitting = [c for c in candidates if c[0].parameters <= network.parameters and c[0].macs <= network.macs]
     if not fitting:
         return Shrunk.unchanged(network, lined, "every folded form is larger than the network as it is")
-    small, units = min(fitting, key=lambda c: (c[0].parameters + c[0].macs, len(c[0].nodes)))
+    small, units = min(fitting, key=lambda c: _price(c[0], fewest))
     return Shrunk(small, lined, units, merges)
+
+
+def _price(network: Network, fewest: Fewest) -> tuple[int, ...]:
+    sizes = network.parameters + network.macs, len(network.nodes)
+    return {"latency": sizes, "parameters": (network.parameters, *sizes), "relus": (network.units, *sizes)}[fewest]
+
+
+def _laid_out(
+    forms: Sequence[Network],
+    lined: Network,
+    merges: tuple[Merge, ...],
+    fewest: Fewest,
+    layout: Callable[[Network], Network | Refusal],
+) -> Shrunk | Refusal:
+    """The best of the forms in a layout; units that stand in it are found by their values, not by name."""
+    laid = [layout(form) for form in forms]
+    possible = [network for network in laid if not isinstance(network, Refusal)]
+    if not possible:
+        return next(refusal for refusal in laid if isinstance(refusal, Refusal))
+    return Shrunk(min(possible, key=lambda network: _price(network, fewest)), lined, {}, merges)
 
 
 def _without_constants(network: Network) -> tuple[Network, Kept, tuple[Merge, ...]]:

@@ -154,10 +154,10 @@ def test_what_the_writer_does_wrong_is_no_false_statement(model, box, tmp_path, 
     from redy.reduction import settle
     from redy.rewrite.dense import rebuilt
 
-    def wrong(network, metadata=None):
+    def wrong(network, **options):
         *others, last = network.nodes
         assert isinstance(last, Affine)
-        return to_model(rebuilt(network, [*others, Affine(last.name, last.terms, last.bias + 1)]), metadata)
+        return to_model(rebuilt(network, [*others, Affine(last.name, last.terms, last.bias + 1)]), **options)
 
     to_model = settle.to_model
     monkeypatch.setattr(settle, "to_model", wrong)

@@ -82,12 +82,15 @@ def _gemm(builder: Builder, name: str, terms: list[Term], bias: Array | None, ou
         source = builder.node("Concat", flats, builder.fresh(f"{name}.sources"), axis=1)
     weight = np.concatenate([operator.weight for operator in operators], axis=1)
     inputs = [source, builder.weight(f"{name}.weight", weight)]
+    if bias is None and builder.plain:
+        bias = np.zeros(len(weight))
     if bias is not None:
         inputs.append(builder.weight(f"{name}.bias", bias.ravel()))
+    attributes = {"alpha": 1.0, "beta": 1.0, "transA": 0} if builder.plain else {}
     shape = operators[0].out_shape
     if len(shape) == 1:
-        return builder.node("Gemm", inputs, out, transB=1)
-    product = builder.node("Gemm", inputs, builder.fresh(f"{name}.product"), transB=1)
+        return builder.node("Gemm", inputs, out, transB=1, **attributes)
+    product = builder.node("Gemm", inputs, builder.fresh(f"{name}.product"), transB=1, **attributes)
     return builder.reshape(product, shape, out)
 
 

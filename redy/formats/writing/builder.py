@@ -27,6 +27,7 @@ class Builder:
         tensors: the ONNX tensor that holds each value, where it is not the one of its own name.
         batch_source: the tensor whose first axis is the batch.
         opset: the opset of the model.
+        plain: whether every Gemm has a bias and spells out its attributes.
     """
 
     dtype: np.dtype[Any]
@@ -34,6 +35,7 @@ class Builder:
     shapes: dict[str, Shape]
     batch_source: str
     opset: int
+    plain: bool = False
     nodes: list[NodeProto] = field(default_factory=list)
     initializers: list[TensorProto] = field(default_factory=list)
     tensors: dict[str, str] = field(default_factory=dict)
