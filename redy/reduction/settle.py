@@ -11,13 +11,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import onnx
 
+from redy.bounds.linear import linear_bounds, value_bounds
 from redy.errors import CheckFailed, InputError
 from redy.formats.onnx_read import read_network
 from redy.formats.onnx_write import to_model
-from redy.model import Box, Finding, Network
+from redy.model import Array, Box, Finding, Network
 from redy.model.interface import with_shapes_of
 from redy.reduction.guarantee import Exceeded, state, unchanged
 from redy.reduction.problem import Guarantee, Known, Options, Problem
@@ -146,7 +148,7 @@ def rewritten(network: Network, findings: tuple[Finding, ...], box: Box, options
     others = [finding for finding in findings if not is_channel(network, finding)]
     if chain and channels:
         raise InputError("--layout chain: the network has convolutions; use --layout auto")
-    layout = (lambda form: chained(form, box)) if chain else None
+    layout = partial(chained, lowest=partial(_lowest, box)) if chain else None
     shrunk = shrink(network, others, fewest=options.fewest, layout=layout)
     if isinstance(shrunk, Refusal):
         raise InputError(f"--layout chain: {shrunk.reason}; use --layout auto") if chain else CheckFailed(shrunk.reason)
@@ -162,3 +164,10 @@ def rewritten(network: Network, findings: tuple[Finding, ...], box: Box, options
     if isinstance(small, Refusal):
         return rounded, replace(shrunk, refusal=small.reason)
     return small, shrunk
+
+
+def _lowest(box: Box, network: Network, name: str) -> Array:
+    """Lower bounds of a value on the box."""
+    if name == network.input.name:
+        return box.lower
+    return value_bounds(network, linear_bounds(network, box), name)[0]

@@ -14,13 +14,13 @@ The input and the output of the result are vectors, whatever their shapes in the
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from redy.bounds.linear import linear_bounds, value_bounds
 from redy.errors import Unsupported
-from redy.model import Activate, Affine, Array, Box, Dense, Network, Node, Term
+from redy.model import Activate, Affine, Array, Dense, Network, Node, Term
 from redy.model.functions import relu
 from redy.rewrite.constants import propagate_constants
 from redy.rewrite.dead import drop_dead
@@ -53,12 +53,16 @@ class _Held:
         return _Form(weight, self.offset)
 
 
-def chained(network: Network, box: Box) -> Network | Refusal:
-    """The network as a chain of Gemm and Relu that computes the same on the box.
+Lowest = Callable[[Network, str], Array]
+"""Of a network and the name of a value: a sound lower bound of every element of the value on the box."""
+
+
+def chained(network: Network, lowest: Lowest) -> Network | Refusal:
+    """The network as a chain of Gemm and Relu that computes the same wherever `lowest` holds.
 
     Args:
         network: of affine nodes and piecewise-linear activations, with one output.
-        box: its shape is the input's.
+        lowest: bounds of the values that pass a layer.
     """
     if len(network.outputs) != 1:
         return Refusal(f"the network has {len(network.outputs)} outputs; a chain has one")
@@ -69,7 +73,7 @@ def chained(network: Network, box: Box) -> Network | Refusal:
         if any(math.prod(t.operator.in_shape) * math.prod(t.operator.out_shape) > LARGEST_MATRIX for t in terms):
             return Refusal(f"{node.name}: the matrix of a chain would be too large")
     try:
-        return drop_dead(propagate_constants(_Chain(network, box).built()))[0]
+        return drop_dead(propagate_constants(_Chain(network, lowest).built()))[0]
     except Unsupported as error:
         return Refusal(str(error))
 
@@ -77,8 +81,8 @@ def chained(network: Network, box: Box) -> Network | Refusal:
 class _Chain:
     """The construction, layer by layer; `state` holds every value that can be read now."""
 
-    def __init__(self, network: Network, box: Box) -> None:
-        self.network, self.box = network, box
+    def __init__(self, network: Network, lowest: Lowest) -> None:
+        self.network, self.lowest = network, lowest
         self.output = network.outputs[0].name
         self.levels = _levels(network)
         self.last = self._last_uses()
@@ -164,12 +168,10 @@ class _Chain:
         return np.where(least >= 0, 0.0, -least + ROOM * (1.0 + np.abs(least)))
 
     def _least(self, name: str) -> Array:
-        if name == self.network.input.name:
-            return self.box.lower
-        node = self.network.by_name[name]
+        node = self.network.by_name.get(name)
         if isinstance(node, Activate) and node.function.is_relu:
             return np.zeros(node.shape)
-        return value_bounds(self.network, linear_bounds(self.network, self.box), name)[0]
+        return self.lowest(self.network, name)
 
 
 def _levels(network: Network) -> dict[str, int]:
