@@ -12,24 +12,46 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from redy.simplify.graph import Dim, Graph, dims, get_int, infer_shapes, input_of, is_standard
+from redy.simplify.graph import Dim, Graph, dims, get_int, input_of, is_standard
 
 Sizes = list[Dim]
 _LONGEST = 64
-_PASSES = 4
 
 
-def follow_shapes(graph: Graph) -> None:
-    """Annotate outputs of Reshape whose shape follows from sizes that the graph computes."""
-    for _ in range(_PASSES):
-        if not _annotate(graph):
-            return
-        infer_shapes(graph.model)
+def follow_shapes(graph: Graph) -> int:
+    """Store sizes that turn out static, and annotate outputs of Reshape whose shape follows; how many were new.
+
+    Shape inference can go on from there, after which there may be more.
+    """
+    return _store(graph) + _annotate(graph)
 
 
-def _annotate(graph: Graph) -> bool:
+def _store(graph: Graph) -> int:
+    """Let readers of computed sizes read stored ones where all are static; the number of tensors."""
     known: dict[ir.Value, Sizes] = {}
-    changed = False
+    stored = 0
+    for node in graph.nodes():
+        sizes = _sizes(graph, node, known) if is_standard(node) else None
+        if sizes is None:
+            continue
+        out = node.outputs[0]
+        known[out] = sizes
+        rank, numbers = dims(out), [d for d in sizes if isinstance(d, int)]
+        if len(numbers) < len(sizes) or rank not in {(), (len(sizes),)} or out.dtype is None or not out.uses():
+            continue
+        if graph.exported(out) or node.op_type == "Constant":
+            continue
+        array = np.asarray(numbers, dtype=np.int64).reshape([len(sizes)] if rank else [])
+        graph.replace(out, graph.add_constant("sizes", array, out.dtype))
+        stored += 1
+    if stored:
+        graph.remove_unread()
+    return stored
+
+
+def _annotate(graph: Graph) -> int:
+    known: dict[ir.Value, Sizes] = {}
+    changed = 0
     for node in graph.nodes():
         if not is_standard(node):
             continue

@@ -280,7 +280,8 @@ def _constant_node_tensor(node: ir.Node | None) -> ir.TensorProtocol | None:
         return None
     for name, attribute in node.attributes.items():
         if name == "value":
-            return attribute.as_tensor()
+            tensor: ir.TensorProtocol = attribute.value  # `as_tensor` asks for its type, which takes long
+            return tensor
         if name in ("value_float", "value_floats"):
             return ir.tensor(np.asarray(attribute.value, dtype=np.float32))
         if name in ("value_int", "value_ints"):

@@ -18,17 +18,17 @@ from redy.errors import CheckFailed, InputError
 from redy.simplify.analysis import Analysis
 from redy.simplify.axes import UNIFORM
 from redy.simplify.check import Deviation, compare, latency_ratio
-from redy.simplify.cost import Cost, count
+from redy.simplify.cost import Cost, count, parameters
 from redy.simplify.drop_channels import drop_channels
 from redy.simplify.facts import Facts
 from redy.simplify.flow import Flow
 from redy.simplify.flows import flow_of
 from redy.simplify.fold_constants import fold_constants
 from redy.simplify.fold_shapes import fold_shapes, fuse_shuffles
-from redy.simplify.follow_shapes import follow_shapes
 from redy.simplify.fuse_batchnorm import fuse_batchnorm
 from redy.simplify.graph import Graph, dims
 from redy.simplify.merge_padding import merge_padding
+from redy.simplify.merge_reshapes import merge_reshapes
 from redy.simplify.prepare import inlined, overridable, prepare, share
 from redy.simplify.residual import expand_residuals
 from redy.simplify.select_channels import Selector, settle_selectors, try_selectors
@@ -239,12 +239,13 @@ def _rewrite(
         graph = Graph(inlined(ir.from_proto(model), fix_inputs=choice.fix_inputs), maps=choice.maps, block=choice.block)
     except Exception as error:  # whatever the reader cannot represent is left alone
         raise InputError(f"the model cannot be read ({error})") from error
-    before = count(graph)
     refused = _overridable(graph)
     unread = {name for name, v in graph.graph.initializers.items() if not v.uses() and not v.is_graph_output()}
+    stored = parameters(graph)
     prepare(graph, steps.allow)
-    follow_shapes(graph)
-    prepared, most = len(steps.applied), max(before.parameters, count(graph).parameters)
+    merge_reshapes(graph, steps.allow)
+    before = Cost(stored, count(graph).multiply_adds)  # only now are all shapes known that can be
+    prepared, most = len(steps.applied), max(stored, parameters(graph))
     tracked = _layers(graph)
     graph.widths = {node: width for node, (_, _, width) in tracked.items()}
     constants: dict[str, int] = {}

@@ -16,14 +16,19 @@ from onnx_ir.passes.common import InlinePass, RemoveInitializersFromInputsPass
 
 from redy.formats.reading.graph import Refused
 from redy.formats.reading.reference import run_node
+from redy.simplify.follow_shapes import follow_shapes
 from redy.simplify.graph import STANDARD_DOMAINS, Array, Graph, get_int, has_subgraph, infer_shapes, is_standard
 
 Allow = Callable[[str, str], bool]
 
+_PASSES = 8
+_FEW = 64
+
 _MOVES = ("Identity", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Gather", "Concat", "Where")
 _NUMBERS = ("Cast", "DequantizeLinear", "Mul", "Add", "Sub", "Div", "Neg", "Abs", "Sqrt", "Reciprocal", "Pow", "Sum")
 _LOGIC = ("Not", "Equal", "Greater", "Less", "And", "Or", "Clip", "Sign", "ReduceSum", "ReduceMean")
-_FOLDED = frozenset([*_MOVES, *_NUMBERS, *_LOGIC])
+_SIZES = ("Mod", "Min", "Max", "Floor", "Ceil", "ReduceProd", "ConstantOfShape", "Range", "Shape", "Size", "Split")
+_FOLDED = frozenset([*_MOVES, *_NUMBERS, *_LOGIC, *_SIZES])
 """Operators whose result from stored tensors is stored instead: deterministic, and the same in every runtime."""
 
 
@@ -43,15 +48,17 @@ def overridable(graph: Graph) -> list[str]:
 
 
 def prepare(graph: Graph, allow: Allow) -> None:
-    """Take constant branches, evaluate what computes weights, and cut shared tensors apart."""
+    """Take constant branches, evaluate what computes weights and sizes, and cut shared tensors apart."""
     for node in graph.nodes():
         if node.op_type == "If" and is_standard(node):
             _take_branch(graph, node, allow)
-    for node in graph.nodes():
-        _fold(graph, node, allow)
-    graph.remove_unread()
+    for _ in range(_PASSES):
+        folded = sum(_fold(graph, node, allow) for node in graph.nodes())
+        if not folded + follow_shapes(graph):
+            break
+        graph.remove_unread()
+        infer_shapes(graph.model)
     _cut_apart(graph)
-    infer_shapes(graph.model)
 
 
 def _take_branch(graph: Graph, node: ir.Node, allow: Allow) -> None:
@@ -80,19 +87,26 @@ def _take_branch(graph: Graph, node: ir.Node, allow: Allow) -> None:
             inner.replace_input_with(index, None)
 
 
-def _fold(graph: Graph, node: ir.Node, allow: Allow) -> None:
+def _fold(graph: Graph, node: ir.Node, allow: Allow) -> bool:
+    """Store what a node makes of stored tensors, where that takes no more room than they do or is a few sizes."""
     if node.op_type not in _FOLDED or not is_standard(node) or len(node.outputs) != 1 or not node.inputs:
-        return
+        return False
     given = [None if value is None else graph.constant(value) for value in node.inputs]
     if any(value is not None and array is None for value, array in zip(node.inputs, given, strict=True)):
-        return
+        return False
     result = _result(graph, node, given)
-    if result is None or result.size > max(array.size for array in given if array is not None):
-        return
+    if result is None or result.size > max(_room(result), *(array.size for array in given if array is not None)):
+        return False
     if node.outputs[0].is_graph_output() or not allow("fold_initializers", node.name or ""):
-        return
+        return False
     dtype = ir.tensor(result).dtype
     graph.replace(node.outputs[0], graph.add_constant(f"{node.outputs[0].name}_stored", result, dtype))
+    return True
+
+
+def _room(result: Array) -> int:
+    """Elements that may be stored although the node reads fewer: whole numbers are sizes or indices."""
+    return _FEW if result.dtype.kind in "iub" else 1
 
 
 def _result(graph: Graph, node: ir.Node, given: list[Array | None]) -> Array | None:

@@ -285,3 +285,60 @@ def test_blocks_of_channels_are_filled_and_not_more():
 
     assert channels(_checked(made, {}, None, Choice("auto", block=8), 0).model) == [16, 4]
     assert channels(_checked(made, {}, None, Choice("auto"), 0).model) == [11, 4]
+
+
+def test_sizes_through_merged_batch_and_heads():
+    """(n, h, t, d) -> (n h, t, d) -> transposed -> (n, h, d, t) with a dynamic n is one Transpose."""
+    rng = np.random.default_rng(13)
+    w = rng.standard_normal((6, 12))
+    w[:, 4:8] = 0
+    nodes = [
+        node("MatMul", "x w", "a"),
+        node("Reshape", "a apart", "b"),
+        node("Transpose", "b", "c", perm=[0, 2, 1, 3]),
+        node("Reshape", "c three", "d"),
+        node("Transpose", "d", "e", perm=[0, 2, 1]),
+        node("Shape", "c", "size", end=1),
+        node("Concat", "size rest", "back", axis=0),
+        node("Reshape", "e back", "f"),
+        node("Transpose", "f", "g", perm=[0, 3, 1, 2]),
+        node("Reshape", "g join", "h"),
+        node("MatMul", "h v", "y"),
+    ]
+    weights = {
+        "w": w,
+        "v": rng.standard_normal((12, 3)),
+        "apart": np.array([-1, 5, 3, 4]),
+        "three": np.array([-1, 5, 4]),
+        "rest": np.array([3, 4, 5]),
+        "join": np.array([-1, 5, 12]),
+    }
+    made = model(nodes, ["n", 5, 6], {"y": ["n", 5, 3]}, weights)
+    result = simplify(made)
+    assert [n.op_type for n in result.model.graph.node].count("Reshape") == 2
+    stored = {t.name: tuple(t.dims) for t in result.model.graph.initializer}
+    assert [stored[n.input[1]] for n in result.model.graph.node if n.op_type == "MatMul"] == [(6, 8), (8, 3)]
+    assert result.report.deviation is not None
+    assert not result.report.deviation.failed
+
+
+def test_a_number_of_channels_in_a_computed_shape_is_rewritten():
+    """(n, 2 t, h d) -> (n, t', h d) with t' computed from the batch: the channels are a number."""
+    rng = np.random.default_rng(14)
+    w = rng.standard_normal((6, 8))
+    w[:, DEAD] = 0
+    nodes = [
+        node("MatMul", "x w", "a"),
+        node("Shape", "x", "s", end=2),
+        node("Mul", "s twice", "m"),
+        node("Concat", "m eight", "to", axis=0),
+        node("Reshape", "a to", "b"),
+        node("MatMul", "b v", "y"),
+    ]
+    weights = {"w": w, "v": rng.standard_normal((8, 3)), "twice": np.array([1, 1]), "eight": np.array([8])}
+    made = model(nodes, ["n", "t", 6], {"y": [None, None, 3]}, weights)
+    result = simplify(made)
+    stored = {t.name: tuple(t.dims) for t in result.model.graph.initializer}
+    assert [stored[n.input[1]] for n in result.model.graph.node if n.op_type == "MatMul"] == [(6, 5), (5, 3)]
+    assert result.report.deviation is not None
+    assert not result.report.deviation.failed

@@ -6,6 +6,8 @@ import onnx_ir as ir
 
 from redy.simplify.flow import Flow, Wall
 from redy.simplify.flows import (
+    attention,
+    contraction,
     convolution,
     depth,
     elementwise,
@@ -20,7 +22,21 @@ from redy.simplify.flows import (
 )
 from redy.simplify.graph import Graph, dims, has_subgraph, is_standard
 
-_MODULES = (convolution, depth, elementwise, joining, linear, normalize, padding, pooling, recurrent, reshaping, shapes)
+_MODULES = (
+    attention,
+    contraction,
+    convolution,
+    depth,
+    elementwise,
+    joining,
+    linear,
+    normalize,
+    padding,
+    pooling,
+    recurrent,
+    reshaping,
+    shapes,
+)
 
 
 def flow_of(node: ir.Node, graph: Graph) -> Flow:

@@ -8,6 +8,7 @@ import onnx_ir as ir
 from redy.simplify.analysis import Analysis
 from redy.simplify.facts import Facts, Mask, Table
 from redy.simplify.flow import Flow
+from redy.simplify.flows.contraction import computed_product
 from redy.simplify.graph import Graph, dims, get_float, get_int, input_of
 from redy.simplify.propagate_constants import MapTable
 from redy.simplify.take import Take
@@ -148,8 +149,10 @@ class Linear(Flow):
 
 def _matmul(node: ir.Node, graph: Graph) -> Flow | str:
     constant = [i for i, v in enumerate(node.inputs) if graph.is_constant(v)]
-    if len(constant) != 1:
-        return "its operands are both computed" if not constant else "its operands are both constant"
+    if not constant:
+        return computed_product(node)
+    if len(constant) == 2:
+        return "its operands are both constant"
     weight, x = node.inputs[constant[0]], node.inputs[1 - constant[0]]
     if len(dims(weight) or ()) != 2 or len(dims(x) or ()) < 2:
         return "its weights are not a matrix"

@@ -22,16 +22,28 @@ class AlongOthers(Along):
 
     def view(self, node: ir.Node, value: ir.Value, a: Analysis) -> AtomArray:  # noqa: ARG002 - one signature for all
         atoms = a.atoms[value]
-        if any(atoms.shape[i] > 1 for i in self.axes):
-            a.pin(value)
-            return np.zeros((1,) * atoms.ndim, dtype=np.int64)
-        return atoms
+        others = [i for i, n in enumerate(atoms.shape) if n > 1 and i not in self.axes]
+        if not any(atoms.shape[i] > 1 for i in self.axes):
+            return atoms
+        if others:
+            return a.only_along(value, others)
+        a.pin(value)
+        return np.zeros((1,) * atoms.ndim, dtype=np.int64)
 
     def backward(self, node: ir.Node, a: Analysis) -> None:
-        if a.atoms[node.outputs[0]].shape == a.needs[node.inputs[0]].shape:  # type: ignore[index]  # input 0 is given
-            super().backward(node, a)
+        out = node.outputs[0]
+        for value in node.inputs[1:]:
+            a.demand_all(value)
+        if a.atoms[out].size > 1 or a.atoms[out].shape == a.needs[node.inputs[0]].shape:  # type: ignore[index]  # given
+            need = a.needs[out] & ~a.absorbed(out)
+            a.demand(node.inputs[0], need, strict=True)
         else:
             a.demand_all(node.inputs[0])
+
+    def layout(self, node: ir.Node, a: Analysis) -> None:
+        super().layout(node, a)
+        for value in node.inputs[1:]:
+            a.pin(value)
 
 
 class InstanceNorm(Along):
@@ -70,7 +82,20 @@ def _instance(node: ir.Node, graph: Graph) -> Flow | str:
     return InstanceNorm() if get_float(node, "epsilon", 1e-5) > 0 else "its epsilon is zero"
 
 
+def _layer(node: ir.Node, graph: Graph) -> Flow | str:
+    rank = len(dims(node.inputs[0]) or ())
+    axis = get_int(node, "axis", -1) % max(rank, 1)
+    if any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
+        return "its mean or variance is read"
+    if any(not graph.is_constant(value) for value in node.inputs[1:] if value is not None):
+        return "its parameters are not constants"
+    if any(len(dims(value) or ()) > rank - axis for value in node.inputs[1:] if value is not None):
+        return "its parameters differ along other axes"
+    return AlongOthers(list(range(axis, rank)))
+
+
 RULES: dict[str, Callable[[ir.Node, Graph], Flow | str]] = {
     **dict.fromkeys(["Softmax", "LogSoftmax", "Hardmax"], _softmax),
+    **dict.fromkeys(["LayerNormalization", "RMSNormalization"], _layer),
     "InstanceNormalization": _instance,
 }

@@ -75,7 +75,7 @@ class Reshape(Flow):
         x, y = node.inputs[0], node.outputs[0]
         assert x is not None
         shapes = self._shapes(a.atoms[x].shape)
-        if shapes is None or (self.reshapes and self._target([1] * len(self.after)) is None):
+        if shapes is None:
             a.pin(x)
             a.opaque(y)
             return
@@ -169,12 +169,24 @@ class Reshape(Flow):
         for j, n in enumerate(t.a.atoms[y].shape):
             sizes.append(int(t.live(y, j).sum()) if n > 1 else None)
         target = self._target(sizes)
-        assert target is not None
+        if target is None:
+            self._edit(node, sizes, t)
+            return
         if "shape" in node.attributes:
             node.attributes["shape"] = ir.AttrInt64s("shape", target)
             return
         value = t.graph.add_constant(f"{y.name}_shape", np.asarray(target, dtype=np.int64), ir.DataType.INT64)
         node.replace_input_with(1, value)
+
+    def _edit(self, node: ir.Node, sizes: list[int | None], t: Take) -> None:
+        """Put the sizes that are known in their places of a shape that is computed."""
+        asked, length = node.inputs[1], len(self.after)
+        known = t.graph.add_constant("known", np.array([n is not None for n in sizes]), ir.DataType.BOOL)
+        given = t.graph.add_constant("sizes", np.array([n or 0 for n in sizes], dtype=np.int64), ir.DataType.INT64)
+        whole = t.graph.add_node(
+            "Where", [known, given, asked], node, stem="shape", shape=[length], dtype=ir.DataType.INT64
+        )
+        node.replace_input_with(1, whole)
 
 
 class Transpose(Flow):
