@@ -20,14 +20,12 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from redy.errors import InputError
-from redy.formats.files import write_atomically
 from redy.slicing.program import Program, Step
 from redy.slicing.selections import REFERENCE
 
@@ -39,22 +37,18 @@ _LARGEST_MANIFEST = 1 << 26
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def write_archive(
-    path: str | os.PathLike[str], manifest: Mapping[str, Any], original: bytes, arrays: Mapping[str, NDArray[Any]]
-) -> None:
-    """Write a family's file; equal contents give equal bytes."""
+def archive_bytes(manifest: Mapping[str, Any], original: bytes, arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """A family's file; equal contents give equal bytes."""
     members = {"original.onnx": original, **{f"{name}.npy": _bytes(array) for name, array in arrays.items()}}
     listed = {name: {"size": len(data), "sha256": _digest(data)} for name, data in members.items()}
     whole = {"format": FORMAT, "version": VERSION, **manifest, "members": listed}
     text = json.dumps(whole, indent=1, sort_keys=True).encode()
-
-    def write(temporary: Path) -> None:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.comment = _digest(text).encode()
-            for name, data in {"manifest.json": text, **members}.items():
-                _member(archive, name, data)
-
-    write_atomically(path, write)
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.comment = _digest(text).encode()
+        for name, data in {"manifest.json": text, **members}.items():
+            _member(archive, name, data)
+    return file.getvalue()
 
 
 def _bytes(array: NDArray[Any]) -> bytes:
@@ -73,7 +67,7 @@ def _member(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
     archive.writestr(info, data)
 
 
-def read_archive(path: str | os.PathLike[str]) -> tuple[dict[str, Any], bytes, dict[str, NDArray[Any]]]:
+def read_archive(path: str | os.PathLike[str] | BinaryIO) -> tuple[dict[str, Any], bytes, dict[str, NDArray[Any]]]:
     """Manifest, original model and arrays of a family's file.
 
     Raises:
@@ -98,7 +92,7 @@ def read_archive(path: str | os.PathLike[str]) -> tuple[dict[str, Any], bytes, d
         raise InputError(f"{path}: {reason}; expected a file that `redy slice` wrote") from error
 
 
-def _manifest(path: str | os.PathLike[str], archive: zipfile.ZipFile) -> dict[str, Any]:
+def _manifest(path: object, archive: zipfile.ZipFile) -> dict[str, Any]:
     """The manifest, if it is one of a version that is read."""
     if archive.getinfo("manifest.json").file_size > _LARGEST_MANIFEST:
         raise InputError(f"{path}: its manifest is too large; expected a file that `redy slice` wrote")
@@ -116,7 +110,7 @@ def _manifest(path: str | os.PathLike[str], archive: zipfile.ZipFile) -> dict[st
     return manifest
 
 
-def _members(path: str | os.PathLike[str], archive: zipfile.ZipFile, manifest: dict[str, Any]) -> dict[str, bytes]:
+def _members(path: object, archive: zipfile.ZipFile, manifest: dict[str, Any]) -> dict[str, bytes]:
     """Every member but the manifest, each just what the manifest says of it."""
     names = [info.filename for info in archive.infolist()]
     if len(names) != len(set(names)):
@@ -139,7 +133,7 @@ def _members(path: str | os.PathLike[str], archive: zipfile.ZipFile, manifest: d
     return members
 
 
-def _check_unlisted(path: str | os.PathLike[str], members: dict[str, bytes], manifest: dict[str, Any]) -> None:
+def _check_unlisted(path: object, members: dict[str, bytes], manifest: dict[str, Any]) -> None:
     """A file of an older version: no member of an unknown name, and none missing that the manifest speaks of."""
     for name in members:
         folder, _, rest = name.rpartition("/")

@@ -59,6 +59,8 @@ class Family:
         tolerance: for such a family how far each output element may be from the original's.
         source: SHA-256 of the file that was sliced (`redy.formats.files.file_digest`); "" where nobody said.
         options: how it was cut and searched, in the words of `redy slice`; for the reader alone.
+        error: what was proved about the file (`redy.slicing.proof`): in its form every output of a slice without a
+            winner differs from the model's by no more; None where nothing was.
     """
 
     original: bytes
@@ -75,6 +77,7 @@ class Family:
     tolerance: tuple[float, ...] | None = None
     source: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+    error: float | None = None
     _cache: OrderedDict[tuple[int, Form], Program] = field(default_factory=OrderedDict, repr=False)
     _sessions: OrderedDict[tuple[int, Form] | None, Any] = field(default_factory=OrderedDict, repr=False)
 

@@ -25,10 +25,11 @@ from redy.slicing.adaptive import REFINED, adaptive_cut
 from redy.slicing.cuts import Cut, GridCut
 from redy.slicing.family import Family, choose_form
 from redy.slicing.front import Front
+from redy.slicing.proof import proved
 from redy.slicing.pruning import pruned
 from redy.slicing.run import COLUMNS, Progress, run_slices
 from redy.slicing.tail import relu_layer, split_model, tail_cut
-from redy.slicing.work import SliceOptions, SliceWork, decision_of, tolerance_of
+from redy.slicing.work import SliceOptions, SliceRecord, SliceWork, decision_of, tolerance_of
 
 MOST_SLICES = 1 << 24
 
@@ -138,7 +139,7 @@ def slice_network(  # noqa: PLR0913 - the options of the command, with the same 
 
     Raises:
         InputError: the model, the box or an option does not fit; the text says which and what to do.
-        CheckFailed: an internal check failed.
+        CheckFailed: an internal check failed, or the family is not proved to be the model.
     """
     how = HowToCut(splits, budget, at, units)
     _check(preserve, tolerance, relative_to, time_limit, form, store_folded)
@@ -163,11 +164,15 @@ def slice_network(  # noqa: PLR0913 - the options of the command, with the same 
         if results is not None and parquet is not None:
             results.export_parquet(parquet)
     cut, records = pruned(subject.network, subject.cut, records, budget)
-    family = Family.from_records(subject.original, cut, records, decision=decision, tolerance=allowed)
     made_with = {"work": work, "samples": samples, "seed": seed, "time_limit": time_limit, "preserve": preserve}
     digest = hashlib.sha256(subject.original).hexdigest() if isinstance(model, ModelProto) else file_digest(Path(model))
-    family = replace(family, front=subject.front, source=digest, options=made_with | _words(how, box))
-    return choose_form(family, form, store=store_folded)
+
+    def build(records: list[SliceRecord]) -> Family:
+        family = Family.from_records(subject.original, cut, records, decision=decision, tolerance=allowed)
+        family = replace(family, front=subject.front, source=digest, options=made_with | _words(how, box))
+        return choose_form(family, form, store=store_folded)
+
+    return proved(network, subject.network, records, build, executor_of(jobs, scheduler))
 
 
 def _check(

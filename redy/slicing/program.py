@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redy.errors import InputError
-from redy.model import Activate, Affine, Network, PiecewiseLinear
+from redy.model import Activate, Affine, Dense, Network, Node, PiecewiseLinear, Port, Term
+from redy.model.functions import relu
 from redy.rewrite.dense import dense_affine, flat_function
 from redy.slicing.masks import Codes, by_activation
 
@@ -168,6 +169,40 @@ def program_of(network: Network, dtype: str | None = None) -> Program:
         size = math.prod(network.outputs[0].shape)
         steps.append(Step((output,), (np.eye(size, dtype=kind),), np.zeros(size, dtype=kind), relu=False))
     return Program(math.prod(network.input.shape), tuple(steps))
+
+
+def network_of(program: Program, like: Network) -> Network:
+    """A program as a network with the input and the output of another, every number as it is evaluated."""
+    names, shapes, nodes, out = [like.input.name], [like.input.shape], list[Node](), like.outputs[0]
+    for number, step in enumerate(program.steps, start=1):
+        last = number == len(program.steps)
+        shape = out.shape if last else (step.bias.size,)
+        terms = tuple(
+            Term(names[source], Dense(weight.astype(np.float64), shapes[source], shape))
+            for source, weight in zip(step.sources, step.weights, strict=True)
+        )
+        name, function = out.name if last else f"{out.name}: step {number}", _function_of(step, shape)
+        affine = name if function is None else f"{name}, sums"
+        nodes.append(Affine(affine, terms, step.bias.astype(np.float64).reshape(shape)))
+        if function is not None:
+            nodes.append(Activate(name, affine, function, shape))
+        names.append(name)
+        shapes.append(shape)
+    dtype = program.dtype.name
+    return Network(like.input, tuple(nodes), (Port(out.name, out.shape),), weight_dtype=dtype)
+
+
+def _function_of(step: Step, shape: tuple[int, ...]) -> PiecewiseLinear | None:
+    """What follows the sums of a step, one function per row, in this shape; None where nothing does."""
+    if not step.relu and step.straight is None:
+        return None
+    if step.straight is None:
+        return relu()
+    value, slopes = np.zeros(step.bias.size), np.ones((2, step.bias.size))
+    slopes[0] = 0.0 if step.relu else 1.0
+    slopes[:, step.straight.rows] = step.straight.slope
+    value[step.straight.rows] = step.straight.intercept
+    return PiecewiseLinear(np.zeros((1, *shape)), slopes.reshape(2, *shape), value.reshape(shape))
 
 
 def _outputs(network: Network) -> set[str]:

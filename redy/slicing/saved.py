@@ -7,17 +7,17 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from redy.errors import InputError
-from redy.formats.files import file_digest
+from redy.errors import CheckFailed, InputError
+from redy.formats.files import file_digest, write_atomically
 from redy.model import Box
 from redy.model.claims import SameWinner
 from redy.model.digest import network_digest
-from redy.slicing.archive import read_archive, write_archive
+from redy.slicing.archive import archive_bytes, read_archive
 from redy.slicing.cuts import read_cut
 from redy.slicing.family import Family
 from redy.slicing.front import Front
@@ -25,8 +25,8 @@ from redy.slicing.lines import Lines
 from redy.version import __version__
 
 
-def read_family(path: str | os.PathLike[str]) -> Family:
-    """The family of a file.
+def read_family(path: str | os.PathLike[str] | BinaryIO) -> Family:
+    """The family of a file, or of its bytes.
 
     Raises:
         InputError: the file cannot be read or is no family.
@@ -48,6 +48,8 @@ def read_family(path: str | os.PathLike[str]) -> Family:
             family.lines = Lines(arrays["lines/table"], arrays["lines/starts"])
             family.tolerance = tuple(manifest["tolerance"])
         family.source, family.options = manifest.get("source_sha256", ""), manifest.get("options", {})
+        if "error" in manifest:
+            family.error = float(manifest["error"])
         fits = len(slice_mask) == len(cut) == len(family.complete) and slice_mask.max(initial=0) < len(masks)
         fits &= not folded or len(folded["starts"]) == len(masks)
         fits &= family.winner is None or len(family.winner) == len(cut)
@@ -75,7 +77,24 @@ def is_source(family: Family, path: Path) -> bool:
 
 
 def write_family(family: Family, path: str | os.PathLike[str]) -> None:
-    """Write the file of a family."""
+    """Write the file of a family, read it back, and rename it where it holds that family.
+
+    Raises:
+        InputError: `path` cannot be written.
+        CheckFailed: what is read back is another family; nothing was written.
+    """
+    data = family_bytes(family)
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(data)
+        if family_bytes(read_family(temporary)) != data:
+            raise CheckFailed(f"{path}: the file does not hold the family; nothing was written")
+
+    write_atomically(path, write)
+
+
+def family_bytes(family: Family) -> bytes:
+    """The file of a family; equal families give equal bytes."""
     narrow = np.uint16 if len(family.masks) <= 1 << 16 else np.uint32
     arrays: dict[str, NDArray[Any]] = {f"cut/{name}": array for name, array in family.cut.arrays().items()}
     arrays |= {"masks": family.masks, "slice_mask": family.slice_mask.astype(narrow), "complete": family.complete}
@@ -104,4 +123,6 @@ def write_family(family: Family, path: str | os.PathLike[str]) -> None:
         manifest["decision"] = asdict(family.decision)
     if family.tolerance is not None:
         manifest["tolerance"] = list(family.tolerance)
-    write_archive(path, manifest, family.original, arrays)
+    if family.error is not None:
+        manifest["error"] = family.error
+    return archive_bytes(manifest, family.original, arrays)

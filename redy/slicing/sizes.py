@@ -104,6 +104,9 @@ def guarantee(family: Family) -> str:
     """What holds of the outputs of a family."""
     where = "in real arithmetic on the original's weights"
     outputs = f"{where} the outputs are the original's"
+    if family.error is not None:
+        where = f"in real arithmetic on the numbers in the file, in its {family.form} form,"
+        outputs = f"{where} every output differs from the original's by at most {family.error:.3g}"
     if family.tolerance is not None:
         least, most = min(family.tolerance), max(family.tolerance)
         far = f"{most:.3g}" if least == most else f"{least:.3g} to {most:.3g} (each element its own)"
