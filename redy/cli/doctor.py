@@ -29,7 +29,8 @@ def doctor_command() -> None:
 
 
 def _rows() -> tuple[list[tuple[str, str]], list[str]]:
-    from redy.condensed.kernels.compiling import cache_folder, is_compiled
+    from redy.condensed.kernels.compiling import SECONDS, cache_folder
+    from redy.reduction.warmup import kernels_are_compiled
     from redy.version import __version__
 
     rows = [("redy", __version__), ("python", f"{platform.python_version()} on {platform.platform()}")]
@@ -41,7 +42,7 @@ def _rows() -> tuple[list[tuple[str, str]], list[str]]:
             rows.append((name, "missing" if name in REQUIRED else "not installed (optional)"))
             missing += [name] if name in REQUIRED else []
     rows += [(f"solver {name}", text) for name, text in _solvers()]
-    state = "compiled" if is_compiled() else "not compiled; `redy warmup` compiles them"
+    state = "compiled" if kernels_are_compiled() else f"not compiled; `redy warmup` compiles them in about {SECONDS} s"
     rows.append(("kernels", f"{state} ({cache_folder()})"))
     rows.append(("cores", str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())))
     shell = os.path.basename(os.environ.get("SHELL", "")) or "bash"  # noqa: PTH119 - a name, not a path to open

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 import traceback
 
@@ -78,6 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """The exit code of `redy` called with `arguments`; every error has become one line on stderr."""
+    _show_log(quiet="--quiet" in arguments)
     try:
         outcome = redy.main(arguments, prog_name="redy", standalone_mode=False, obj=tuple(arguments))
     except (click.Abort, KeyboardInterrupt):
@@ -99,6 +101,21 @@ def run(arguments: list[str]) -> int:
         return _fail(f"{text} (a fault of redy; `redy --debug ...` shows where)", FAULT)
     # click hands back the code of `ctx.exit(code)`, or else whatever the command returned.
     return outcome if isinstance(outcome, int) else 0
+
+
+class _ToStderr(logging.Handler):
+    """Lines of the package's log, on whatever stderr is by then: a progress display puts itself in its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(record.getMessage(), file=sys.stderr, flush=True)  # noqa: T201 - not through click, which keeps the first stderr
+
+
+def _show_log(*, quiet: bool) -> None:
+    log = logging.getLogger("redy")
+    log.handlers = [handler for handler in log.handlers if not isinstance(handler, _ToStderr)]
+    if not quiet:
+        log.addHandler(_ToStderr())
+        log.setLevel(logging.INFO)
 
 
 def _fail(text: str, code: int) -> int:

@@ -44,6 +44,9 @@ def run_tasks(tasks: list[Task], deadline: float | None, jobs: int, *, quiet: bo
             with _progress(quiet, number, len(tasks)) as say:
                 yield run_task(task, _share(deadline, len(tasks) - number), say)
         return
+    from redy.reduction.warmup import compile_for_workers
+
+    compile_for_workers()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
         share = _share(deadline, -(-len(tasks) // jobs))

@@ -17,7 +17,7 @@ def warmup_command(quiet: bool) -> None:
     from redy.reduction.warmup import warm_up
 
     begin = time.perf_counter()
-    compiled = warm_up(None if quiet else lambda text: click.echo(text, err=True))
+    compiled = warm_up()
     if not quiet:
         took = time.perf_counter() - begin
         click.echo(f"kernels compiled in {took:.0f} s" if compiled else "the kernels were compiled already")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from redy.condensed.kernels.ascent import descend_row
+from redy.condensed.kernels.ascent import descend_row, workspace
 from redy.condensed.search import LOWER, Rows
 from redy.model import Array
 
@@ -28,6 +28,7 @@ def smallest(rows: Rows, questions: list[tuple[int, int]], starts: list[Array] |
     points = lower + rng.random((_STARTS, len(lower))) * (upper - lower)
     values = rows.evaluate(points if starts is None else points[:0])
     met = np.zeros(len(questions))
+    work = workspace(rows.variables, len(lower))
     for k, (row, side) in enumerate(questions):
         sign = 1.0 if side == LOWER else -1.0
         if starts is None:
@@ -35,5 +36,5 @@ def smallest(rows: Rows, questions: list[tuple[int, int]], starts: list[Array] |
             begin, step = np.ascontiguousarray(points[order]), _FAR
         else:
             begin, step = starts[k].reshape(1, -1).copy(), _NEAR
-        met[k] = sign * descend_row(row, sign, rows.variables, rows.form, lower, upper, begin, step)
+        met[k] = sign * descend_row(row, sign, rows.variables, rows.form, lower, upper, begin, step, work)
     return met

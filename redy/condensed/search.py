@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from redy.condensed.form import Condensed, Form
 from redy.condensed.kernels import descent
-from redy.condensed.kernels.bounds import bound_boxes, doubts, evaluate_rows, magnitudes
+from redy.condensed.kernels.bounds import bound_boxes, doubts, evaluate_rows, magnitudes, scratch
 from redy.model import Array
 
 LOWER, UPPER = 1, 2
@@ -96,13 +96,16 @@ class Rows:
         """
         shape = (len(lo), self.count - self.variables)
         low, high, smear, vertex = np.empty(shape), np.empty(shape), np.empty_like(lo), np.empty_like(lo)
-        bound_boxes(self.count, self.variables, self.form, lo, hi, zlo, zhi, want, low, high, smear, vertex)
+        work = scratch(self.count, self.variables, lo.shape[1])
+        bound_boxes(self.count, self.variables, self.form, lo, hi, zlo, zhi, want, low, high, smear, vertex, work)
         return low, high, smear, vertex
 
     def evaluate(self, points: Array) -> Array:
         """All rows at points (m, n), as (m, count), in plain float64."""
         points = np.ascontiguousarray(points, dtype=np.float64)
-        return np.asarray(evaluate_rows(self.count, self.variables, self.form, points))
+        out = np.zeros((len(points), self.count))
+        evaluate_rows(self.count, self.variables, self.form, points, out, np.zeros(self.variables))
+        return out
 
 
 @dataclass(slots=True)
@@ -212,7 +215,8 @@ class Search:
         counters: NDArray[np.int64],
     ) -> None:
         options = self.cap, self.cover, self.patient
-        descent.descend(forms, counts, stack, self.clauses, progress, found, *options, limit, counters)
+        work = descent.workspace(self.rows.count, self.rows.variables, stack[0].shape[1])
+        descent.descend(forms, counts, stack, self.clauses, progress, found, *options, limit, counters, work)
 
     def _forms(self) -> tuple[tuple[NDArray[Any], ...], NDArray[np.int64]]:
         rows = self.rows

@@ -15,7 +15,6 @@ from typing import Literal
 
 import numpy as np
 
-from redy.condensed.kernels.compiling import announced
 from redy.errors import InputError, Unsupported
 from redy.milp.solver import Choice
 from redy.model import Affine, Array, Box, Network
@@ -179,8 +178,7 @@ def reduce(  # noqa: PLR0913 - the options of the command, with the same words
     promise = promise_of(network, box, options, points)
     problem = Problem(network, box, options, points, promise, deadline, progress or (lambda _: None), end)
     timings: dict[str, float] = {}
-    with announced(problem.progress):
-        known = _searched(problem, timings, named=criteria is not None)
+    known = _searched(problem, timings, named=criteria is not None)
     final = _in_time(problem, known, timings)
     layers: tuple[Affine, ...] = ()
     if refit and final.shrunk is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from redy.condensed.kernels.compiling import around_compiling
+from redy.condensed.kernels.compiling import around_compiling, is_compiled
 from redy.model import Activate, Affine, Box, Network
 from redy.model.functions import relu
 from redy.model.network import Node, Port, Term
@@ -28,6 +28,17 @@ def warm_up(say: Callable[[str], None] | None = None) -> bool:
         for options in ({"preserve": "outputs"}, {"preserve": "decision"}, {"preserve": "tolerance", "tolerance": 0.1}):
             reduce(network, box, engine="branch", samples=100, progress=say, **options)
     return bool(begun)
+
+
+def compile_for_workers() -> None:
+    """Compile in this process what the worker processes that it starts would each compile for themselves."""
+    if not kernels_are_compiled():
+        warm_up()
+
+
+def kernels_are_compiled() -> bool:
+    """Whether machine code of every kernel lies in the cache (this module imports them all)."""
+    return is_compiled()
 
 
 def _network() -> Network:

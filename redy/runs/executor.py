@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol, TypeVar
 
 from redy.errors import CheckFailed
+from redy.reduction.warmup import compile_for_workers
 
 Result = TypeVar("Result")
 Work = Callable[[int], Result]
@@ -73,6 +74,7 @@ class Processes:
     def run(self, work: Work[Result], chunks: Sequence[Sequence[int]]) -> Iterator[tuple[int, Result]]:
         """As they come."""
         payload = pickle.dumps(work)
+        compile_for_workers()
         waiting, deaths = deque(deque(chunk) for chunk in chunks if chunk), dict[int, int]()
         workers: dict[Connection, _Worker] = {}
         try:

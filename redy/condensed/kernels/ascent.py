@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from redy.condensed.kernels.compiling import compiled
@@ -10,13 +12,17 @@ STEPS, SHRINK = 24, 0.8
 """Steps of a path; each is this share of the one before it."""
 
 
+def workspace(U: int, n: int) -> tuple[Any, ...]:
+    """Work arrays for `descend_row` on U variables and n inputs."""
+    return np.zeros(U + 1), np.zeros(U), np.zeros((U + 1, n)), np.zeros((U, n))
+
+
 @compiled
-def descend_row(row, sign, U, form, lower, upper, starts, first):  # type: ignore[no-untyped-def]
+def descend_row(row, sign, U, form, lower, upper, starts, first, work):  # type: ignore[no-untyped-def]
     """The smallest value of sign * row along sign-gradient paths from the starting points; they are overwritten."""
     C, b, M, _, partner, _, _, _ = form
     n = len(lower)
-    value, v = np.zeros(U + 1), np.zeros(U)
-    slope, dv = np.zeros((U + 1, n)), np.zeros((U, n))
+    value, v, slope, dv = work
     best = np.inf
     for start in range(len(starts)):
         x = starts[start]
@@ -45,12 +51,13 @@ def descend_row(row, sign, U, form, lower, upper, starts, first):  # type: ignor
     return best
 
 
-@compiled
+@compiled(inner=True)
 def _activate(k, p, value, slope, v, dv):  # type: ignore[no-untyped-def]
     """The k-th variable and its gradient from its row's."""
     if p < 0:
         v[k] = max(value[k], 0.0)
-        dv[k] = slope[k] if value[k] > 0.0 else np.zeros_like(slope[k])
+        for i in range(slope.shape[1]):
+            dv[k, i] = slope[k, i] if value[k] > 0.0 else 0.0
         return
     total = value[p] + value[k]
     v[k] = max(total, 0.0) - max(value[p], 0.0)

@@ -17,6 +17,8 @@ on a variable of bounded size, so the error of a bound is at most gamma_K times 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from redy.condensed.kernels.compiling import compiled
@@ -27,9 +29,8 @@ _EPS = 2.0**-52
 _TINY = 1e-290
 
 
-@compiled
-def scratch(R, U, n):  # type: ignore[no-untyped-def]
-    """Work arrays for `bound_box` on up to R rows, U variables, n inputs."""
+def scratch(R: int, U: int, n: int) -> tuple[Any, ...]:
+    """Work arrays for `bound_boxes` on up to R rows, U variables, n inputs."""
     folded = (
         np.zeros((R + 1, n)),
         np.zeros(R + 1),
@@ -44,7 +45,7 @@ def scratch(R, U, n):  # type: ignore[no-untyped-def]
     return folded, state, lines, (np.zeros(U), np.zeros(n)), blame, (np.zeros(U), np.zeros(U))
 
 
-@compiled
+@compiled(inner=True)
 def roundings(U, n):  # type: ignore[no-untyped-def]
     """gamma_K, rounded up: a product passes at most 2 roundings per variable and side, then n + a few for the final
     sum.
@@ -53,98 +54,96 @@ def roundings(U, n):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def bound_box(R, U, form, lo, hi, zlo, zhi, want, low, high, smear, vertex, work):  # type: ignore[no-untyped-def]
-    """Bound the R rows of a condensed form (the first U are its variables') on one sub-box.
+def bound_boxes(R, U, form, los, his, zlos, zhis, wants, lows, highs, smears, vertices, work):  # type: ignore[no-untyped-def]
+    """Bound the R rows of a condensed form (the first U are its variables') on N sub-boxes.
 
     Args:
         form: (C (R, n), b (R,), M (R, U), e (R,), partner (U,), size (U,), reach (n,), base (R,)); the arrays may be
-        larger. lo, hi: (n,) the sub-box, inside the box for which `size` and `reach` hold.
-        zlo, zhi: (U,) sound bounds of the variables' rows on entry; tightened in place.
-        want: (R,) 1 asks for the row's lower bound, 2 for its upper bound, 3 for both, 0 for neither.
-        low, high: (R - U,) receive the bounds asked of the rows behind the variables (-inf, inf where not asked).
-        smear: (n,) receives how much each input contributes to the open bounds (a heuristic for cutting).
-        vertex: (n,) receives the corner that the worst open row points to (a candidate witness).
+        larger.
+        los, his: (N, n) the sub-boxes, inside the box for which `size` and `reach` hold.
+        zlos, zhis: (N, U) sound bounds of the variables' rows on entry; tightened in place.
+        wants: (N, R) 1 asks for the row's lower bound, 2 for its upper bound, 3 for both, 0 for neither.
+        lows, highs: (N, R - U) receive the bounds asked of the rows behind the variables (-inf, inf where not asked).
+        smears: (N, n) receive how much each input contributes to the open bounds (a heuristic for cutting).
+        vertices: (N, n) receive the corner that the worst open row points to (a candidate witness).
         work: from `scratch`.
 
-    Returns how many variables are unstable in the sub-box, and how many bounds were computed to fit slopes.
+    Returns how many variables are unstable in the last sub-box, and how many bounds were computed to fit slopes.
     """
     folded, state, (lines, partners), (coef, acc), blame, fitting = work
     shares, gaps, _ = blame
     alpha, beta, place = state
     partner = form[4]
-    n = len(lo)
+    n = los.shape[1]
     g = roundings(U, n)
-    count = fits = 0
-    worst = -1.0
-    for i in range(n):
-        smear[i] = 0.0
-        vertex[i] = lo[i]
-    for r in range(R):
-        asked = want[r]
-        if r >= U:
-            low[r - U], high[r - U] = -np.inf, np.inf
-            if asked == 0:
+    count, fits = np.int64(0), np.int64(0)
+    for x in range(len(los)):
+        lo, hi, zlo, zhi, want = los[x], his[x], zlos[x], zhis[x], wants[x]
+        low, high, smear, vertex = lows[x], highs[x], smears[x], vertices[x]
+        count, fits = np.int64(0), np.int64(0)
+        worst = -1.0
+        for i in range(n):
+            smear[i] = 0.0
+            vertex[i] = lo[i]
+        for r in range(R):
+            asked = want[r]
+            if r >= U:
+                low[r - U], high[r - U] = -np.inf, np.inf
+                if asked == 0:
+                    continue
+            fold_row(r, U, form, state, folded, count, g)
+            l, u = (zlo[r], zhi[r]) if r < U else (-np.inf, np.inf)
+            whole = r < U and (l < 0.0 < u or partner[r] >= 0)
+            if whole:
+                for i in range(n):
+                    shares[count, i] = 0.0
+            for side in range(2):
+                upper = side == 1
+                if not whole and not asked & (1 + side):
+                    continue
+                bound = bound_row(r, upper, folded, count, lines, partners, lo, hi, g, coef, acc)
+                bound = min(u, bound) if upper else max(l, bound)
+                if asked & (1 + side) and (bound > 0.0 if upper else bound < 0.0):
+                    bound, tried = fit(r, upper, bound, folded, count, lines, partners, lo, hi, g, coef, acc, fitting)
+                    fits += tried
+                    if bound > 0.0 if upper else bound < 0.0:
+                        worst = note(acc, coef, count, lo, hi, abs(bound), upper, worst, blame, smear, vertex)
+                if upper:
+                    u = bound
+                else:
+                    l = bound
+            if r >= U:
+                low[r - U], high[r - U] = l, u
                 continue
-        fold_row(r, U, form, state, folded, count, g)
-        l, u = (zlo[r], zhi[r]) if r < U else (-np.inf, np.inf)
-        whole = r < U and (l < 0.0 < u or partner[r] >= 0)
-        if whole:
-            for i in range(n):
-                shares[count, i] = 0.0
-        if whole or asked & 1:
-            l = max(l, bound_row(r, False, folded, count, lines, partners, lo, hi, g, coef, acc))
-            if asked & 1 and l < 0.0:
-                l, tried = fit(r, False, l, folded, count, lines, partners, lo, hi, g, coef, acc, fitting)
-                fits += tried
-            if asked & 1 and l < 0.0:
-                worst = note(acc, coef, count, lo, hi, -l, False, worst, blame, smear, vertex)
-        if whole or asked & 2:
-            u = min(u, bound_row(r, True, folded, count, lines, partners, lo, hi, g, coef, acc))
-            if asked & 2 and u > 0.0:
-                u, tried = fit(r, True, u, folded, count, lines, partners, lo, hi, g, coef, acc, fitting)
-                fits += tried
-            if asked & 2 and u > 0.0:
-                worst = note(acc, coef, count, lo, hi, u, True, worst, blame, smear, vertex)
-        if r >= U:
-            low[r - U], high[r - U] = l, u
-            continue
-        if whole:
-            blame_inputs(acc, coef, count, lo, hi, blame, shares[count])
-        zlo[r], zhi[r] = l, u
-        place[r], alpha[r], beta[r] = -1, 0.0, 0.0
-        p = partner[r]
-        if p < 0:
-            if l >= 0.0:
-                alpha[r] = 1.0
-            elif u > 0.0:
-                lines[count, 0], lines[count, 3], lines[count, 5] = relu_lines(l, u)
-                lines[count, 1], lines[count, 2], lines[count, 4] = 0.0, 0.0, 0.0
-                partners[count, 0], partners[count, 1] = r, r
+            if whole:
+                blame_inputs(acc, coef, count, lo, hi, blame, shares[count])
+            zlo[r], zhi[r] = l, u
+            place[r], alpha[r], beta[r] = -1, 0.0, 0.0
+            p = partner[r]
+            if p < 0:
+                if l >= 0.0:
+                    alpha[r] = 1.0
+                elif u > 0.0:
+                    lines[count, 0], lines[count, 3], lines[count, 5] = relu_lines(l, u)
+                    lines[count, 1], lines[count, 2], lines[count, 4] = 0.0, 0.0, 0.0
+                    partners[count, 0], partners[count, 1] = r, r
+                    place[r] = count
+                    gaps[count] = relu_gap(l, u)
+                    count += 1
+                continue
+            pl, pu = zlo[p], zhi[p]
+            pair = len(folded[1]) - 1
+            sl, su = sum_range(r, p, l, u, pl, pu, pair, folded, count, lines, partners, lo, hi, g, coef, acc)
+            if (pl >= 0.0 or pu <= 0.0) and (sl >= 0.0 or su <= 0.0):
+                alpha[r] = 1.0 if sl >= 0.0 else 0.0
+                beta[r] = alpha[r] - (1.0 if pl >= 0.0 else 0.0)
+            else:
+                difference_lines(pl, pu, l, u, sl, su, lines[count])
+                partners[count, 0], partners[count, 1] = r, p
                 place[r] = count
-                gaps[count] = relu_gap(l, u)
+                gaps[count] = min(relu_gap(pl, pu) + relu_gap(sl, su), max(-l, u))
                 count += 1
-            continue
-        pl, pu = zlo[p], zhi[p]
-        pair = len(folded[1]) - 1
-        sl, su = sum_range(r, p, l, u, pl, pu, pair, folded, count, lines, partners, lo, hi, g, coef, acc)
-        if (pl >= 0.0 or pu <= 0.0) and (sl >= 0.0 or su <= 0.0):
-            alpha[r] = 1.0 if sl >= 0.0 else 0.0
-            beta[r] = alpha[r] - (1.0 if pl >= 0.0 else 0.0)
-        else:
-            difference_lines(pl, pu, l, u, sl, su, lines[count])
-            partners[count, 0], partners[count, 1] = r, p
-            place[r] = count
-            gaps[count] = min(relu_gap(pl, pu) + relu_gap(sl, su), max(-l, u))
-            count += 1
     return count, fits
-
-
-@compiled
-def bound_boxes(R, U, form, lo, hi, zlo, zhi, want, low, high, smear, vertex):  # type: ignore[no-untyped-def]
-    """`bound_box` for N sub-boxes: every array argument has a leading axis N."""
-    work = scratch(R, U, lo.shape[1])
-    for x in range(len(lo)):
-        bound_box(R, U, form, lo[x], hi[x], zlo[x], zhi[x], want[x], low[x], high[x], smear[x], vertex[x], work)
 
 
 @compiled
@@ -173,7 +172,7 @@ def doubts(R, U, M, e, partner, base, n, doubt):  # type: ignore[no-untyped-def]
         doubt[r] = total * (1.0 + 1e-9) + _TINY
 
 
-@compiled
+@compiled(inner=True)
 def keep_unstable(U, partner, zlo, zhi, kept):  # type: ignore[no-untyped-def]
     """Mark the variables that must stay variables where their rows lie in [zlo, zhi]; returns how many."""
     for r in range(U):
@@ -193,14 +192,14 @@ def keep_unstable(U, partner, zlo, zhi, kept):  # type: ignore[no-untyped-def]
     return count
 
 
-@compiled
+@compiled(inner=True)
 def fold_rows(R, U, form, zlo, kept, work):  # type: ignore[no-untyped-def]
     """Fold R rows inside one sub-box: variables not `kept` (U,) are stable there, by zlo. The result is in work[0]."""
     folded, state = work[0], work[1]
     alpha, beta, place = state
     partner = form[4]
     g = roundings(U, len(form[6]))
-    count = 0
+    count = np.int64(0)
     for r in range(R):
         fold_row(r, U, form, state, folded, count, g)
         if r < U:
@@ -217,7 +216,7 @@ def fold_rows(R, U, form, zlo, kept, work):  # type: ignore[no-untyped-def]
     return count
 
 
-@compiled
+@compiled(inner=True)
 def evaluate_point(R, U, form, point, out, v):  # type: ignore[no-untyped-def]
     """All rows at one point (n,), in plain float64, into out (R,); v (U,) is scratch."""
     C, b, M, partner = form[0], form[1], form[2], form[4]
@@ -234,9 +233,7 @@ def evaluate_point(R, U, form, point, out, v):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def evaluate_rows(R, U, form, points):  # type: ignore[no-untyped-def]
-    """All rows at points (m, n), in plain float64, as (m, R)."""
-    out, v = np.zeros((len(points), R)), np.zeros(U)
+def evaluate_rows(R, U, form, points, out, v):  # type: ignore[no-untyped-def]
+    """All rows at points (m, n), in plain float64, into out (m, R); v (U,) is scratch."""
     for x in range(len(points)):
         evaluate_point(R, U, form, points[x], out[x], v)
-    return out

@@ -1,4 +1,4 @@
-"""Compiling the kernels: once on a machine, and saying so; then their machine code comes from numba's cache on disk.
+"""Compiling the kernels: once on a machine, and logging so; then their machine code comes from numba's cache on disk.
 
 numba asks of a cached function only whether its own file has changed, not whether the functions compiled into it have.
 Old machine code of a kernel would then go on proving after the kernel was corrected. So the cache lies in a folder
@@ -8,20 +8,23 @@ named by the digest of all sources beside this one: one changed byte, and everyt
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numba
 from numba.core import event
 
 _COMPILE = "numba:compile"
 """Sent before a function is compiled, and not when it is loaded from the cache."""
+SECONDS = 10
+"""What compiling every kernel takes on one core of today, roughly."""
 
-
+_log = logging.getLogger("redy")
 _config: Any = numba.config
 
 
@@ -38,39 +41,57 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "redy" / digest
 
 
-def compiled(function: Callable[..., Any] | None = None, *, inline: Literal["never", "always"] = "never") -> Any:
-    """`numba.njit` with strict floating point, cached in `cache_folder`."""
+_names: list[str] = []
+"""The kernels that Python calls, as numba names their files."""
+
+
+def compiled(function: Callable[..., Any] | None = None, *, inner: bool = False, inline: bool = False) -> Any:
+    """`numba.njit` with strict floating point, cached in `cache_folder`.
+
+    Kernels allocate nothing, so they are compiled without numba's reference counts: a third less code. What they divide
+    by is never zero, so there are no checks of that either. Numbers that start at a constant are written
+    `np.int64(0)`: numba would compile what they are passed to once for the constant and once for a number.
+
+    Args:
+        function: what is compiled.
+        inner: called from other kernels only: what Python would need to call it is not compiled.
+        inline: its code becomes part of its callers.
+    """
     if function is None:
-        return partial(compiled, inline=inline)
+        return partial(compiled, inner=inner, inline=inline)
+    options: dict[str, Any] = {
+        "no_cpython_wrapper": inner,
+        "no_cfunc_wrapper": True,
+        "_nrt": False,
+        "error_model": "numpy",
+        "inline": "always" if inline else "never",
+    }
+    if not inner:
+        _names.append(f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}")
     before = _config.CACHE_DIR
-    folder = str(cache_folder())
-    _config.CACHE_DIR = folder
+    _config.CACHE_DIR = str(cache_folder())
     try:
-        return numba.njit(cache=True, inline=inline)(function)
+        decorate: Any = numba.njit(cache=not inner, **options)
+        return decorate(function)
     finally:
         _config.CACHE_DIR = before
 
 
 class _Announce(event.Listener):
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self._said = False
+    """Logs one line when the first kernel of a process is compiled."""
 
-    def on_start(self, event: object) -> None:
-        del event
-        if not self._said:
-            self._said = True
-            self._say("compiling kernels, once on this machine")
+    said = False
 
-    def on_end(self, event: object) -> None:
+    def on_start(self, event: Any) -> None:
+        if not self.said and event.data["dispatcher"].py_func.__module__.startswith(__package__):
+            self.said = True
+            _log.info("compiling the kernels of the search: about %d s, once on this machine", SECONDS)
+
+    def on_end(self, event: Any) -> None:
         """Nothing to say: the next step announces itself."""
 
 
-@contextmanager
-def announced(say: Callable[[str], None]) -> Iterator[None]:
-    """Inside, `say` is called with one line if something has to be compiled."""
-    with event.install_listener(_COMPILE, _Announce(say)):
-        yield
+event.register(_COMPILE, _Announce())  # type: ignore[no-untyped-call]
 
 
 class _Around(event.Listener):
@@ -98,5 +119,6 @@ def around_compiling(begin: Callable[[], None], end: Callable[[], None]) -> Iter
 
 
 def is_compiled() -> bool:
-    """Whether machine code of these sources lies in the cache; single kernels may still be missing."""
-    return any(cache_folder().rglob("*.nbc"))
+    """Whether machine code of every kernel that has been imported lies in the cache."""
+    found = {path.name.rpartition("-")[0] for path in cache_folder().rglob("*.nbi")}
+    return found >= set(_names)

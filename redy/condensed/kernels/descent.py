@@ -7,10 +7,13 @@ All state lives in arrays, so that Python can call in slices and look at the clo
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from redy.condensed.kernels.bounds import (
-    bound_box,
+    bound_boxes,
     doubts,
     evaluate_point,
     fold_rows,
@@ -29,7 +32,7 @@ TOP, BOXES, NODES, WORK = 0, 1, 2, 3
 
 
 @compiled
-def descend(forms, counts, stack, clauses, progress, found, cap, cover, patient, budget, counters):  # type: ignore[no-untyped-def]
+def descend(forms, counts, stack, clauses, progress, found, cap, cover, patient, budget, counters, work):  # type: ignore[no-untyped-def]
     """Work on the stack until it is empty or `budget` units of work in all have been done.
 
     One unit of work is one row times one variable of the form in which a sub-box is bounded: it costs about a
@@ -49,16 +52,14 @@ def descend(forms, counts, stack, clauses, progress, found, cap, cover, patient,
             variables' bounds over all leaves are then tighter than those of the whole box.
         patient: a clause that a sub-box too small to be cut leaves open is not set aside, but asked elsewhere.
         counters: [top of stack, sub-boxes bounded, tree nodes written, work done].
+        work: from `workspace`.
     """
     C, b, M, e, partner, size, reach, base, names, doubt = forms
     lo, hi, zlo, zhi, open_, level, depth = stack
     status, spent, _, _, left = progress
     lower, upper, seen, tree = found
-    n, U0, R0, Q = lo.shape[1], M.shape[2], C.shape[1], len(status)
-    work = scratch(R0, U0, n)
-    want, low, high = np.zeros(R0, np.int8), np.zeros(R0), np.zeros(R0)
-    smear, vertex, middle = np.zeros(n), np.zeros(n), np.zeros(n)
-    values, v, place, kept = np.zeros(R0), np.zeros(U0), np.zeros(R0, np.int64), np.zeros(U0, np.bool_)
+    n, Q = lo.shape[1], len(status)
+    (want, low, high), (smear, vertex, middle), (values, v, place), folding, inner = work
     placed = -1
     while counters[TOP] > 0 and counters[WORK] < budget and counters[NODES] < len(tree):
         counters[TOP] -= 1
@@ -80,18 +81,21 @@ def descend(forms, counts, stack, clauses, progress, found, cap, cover, patient,
                 place[names[f, r]] = r
         placed = f
         form = (C[f], b[f], M[f], e[f], partner[f], size[f], reach[f], base[f])
-        _wanted(R, open_[s], clauses, place, want)
+        _wanted(R, open_[s], clauses, place, want[0])
         if not some:
-            want[:U] = 3
-        count, fits = bound_box(R, U, form, lo[s], hi[s], zlo[s], zhi[s], want, low, high, smear, vertex, work)
+            for r in range(U):
+                want[0, r] = 3
+        one = slice(s, s + 1)
+        sub_box = lo[one], hi[one], zlo[one], zhi[one]
+        count, fits = bound_boxes(R, U, form, *sub_box, want, low, high, smear, vertex, inner)
         work_here = (R + 4) * (U + 4 * count + 8) + 4 * fits * (count + 2)
         counters[BOXES] += 1
         counters[WORK] += work_here
         for i in range(n):
             middle[i] = lo[s, i] + (hi[s, i] - lo[s, i]) / 2
-        _close(U, open_[s], clauses, place, zlo[s], zhi[s], low, high)
+        _close(U, open_[s], clauses, place, zlo[s], zhi[s], low[0], high[0])
         for which in range(2):
-            point = middle if which == 0 else vertex
+            point = middle if which == 0 else vertex[0]
             evaluate_point(R, U, form, point, values, v)
             _refute(R, open_[s], clauses, place, names[f], values, doubt[f], seen, progress, point)
         some = False
@@ -103,7 +107,7 @@ def descend(forms, counts, stack, clauses, progress, found, cap, cover, patient,
                 else:
                     some = True
         cut = (some and depth[s] < DEPTH) or (count > 0 and depth[s] < cover)
-        axis = _axis(lo[s], hi[s], middle, smear) if cut else -1
+        axis = _axis(lo[s], hi[s], middle, smear[0]) if cut else -1
         if axis < 0:
             for q in range(Q):
                 if open_[s, q] and status[q] == ALIVE:
@@ -114,28 +118,47 @@ def descend(forms, counts, stack, clauses, progress, found, cap, cover, patient,
             continue
         tree[counters[NODES] - 1] = axis
         if U >= _FOLD_FROM and count <= _FOLD_SHARE * U and f + 1 < FOLDS:
-            _fold(f, forms, counts, lo[s], hi[s], zlo[s], zhi[s], open_[s], clauses, place, kept, lower, upper, work)
+            _fold(
+                f, forms, counts, lo[s], hi[s], zlo[s], zhi[s], open_[s], clauses, place, lower, upper, folding, inner
+            )
             placed = -1
             level[s] = f + 1
         _push(s, axis, middle[axis], stack)
         counters[TOP] += 2
 
 
-@compiled
-def drain(counts, names, stack, found, counters):  # type: ignore[no-untyped-def]
-    """Close every sub-box left on the stack as a leaf (the budget has ended)."""
+def workspace(R: int, U: int, n: int) -> tuple[Any, ...]:
+    """Work arrays for `descend` on up to R rows, U variables, n inputs."""
+    wanted = (np.zeros((1, R), np.int8), np.zeros((1, R)), np.zeros((1, R)))
+    inputs = (np.zeros((1, n)), np.zeros((1, n)), np.zeros(n))
+    rows = (np.zeros(R), np.zeros(U), np.zeros(R, np.int64))
+    folding = (np.zeros(U, np.bool_), np.zeros(R, np.bool_), np.zeros(U, np.int64))
+    return wanted, inputs, rows, folding, scratch(R, U, n)
+
+
+def drain(
+    counts: NDArray[np.int64],
+    names: NDArray[np.int64],
+    stack: tuple[NDArray[Any], ...],
+    found: tuple[NDArray[Any], ...],
+    counters: NDArray[np.int64],
+) -> None:
+    """Close every sub-box left on the stack as a leaf (the budget has ended). A few dozen: not compiled."""
     _, _, zlo, zhi, _, level, _ = stack
     lower, upper, _, tree = found
     while counters[TOP] > 0:
         counters[TOP] -= 1
         s = counters[TOP]
-        _keep(counts[level[s], 1], names[level[s]], zlo[s], zhi[s], lower, upper)
+        U = counts[level[s], 1]
+        own = names[level[s], :U]
+        lower[own] = np.minimum(lower[own], zlo[s, :U])
+        upper[own] = np.maximum(upper[own], zhi[s, :U])
         if counters[NODES] < len(tree):
             tree[counters[NODES]] = -1
             counters[NODES] += 1
 
 
-@compiled
+@compiled(inner=True)
 def _keep(U, names, zlo, zhi, lower, upper):  # type: ignore[no-untyped-def]
     """Widen the root's variable bounds by those of a leaf."""
     for j in range(U):
@@ -143,10 +166,11 @@ def _keep(U, names, zlo, zhi, lower, upper):  # type: ignore[no-untyped-def]
         upper[names[j]] = max(upper[names[j]], zhi[j])
 
 
-@compiled
+@compiled(inner=True)
 def _wanted(R, open_, clauses, place, want):  # type: ignore[no-untyped-def]
     rows, sides = clauses
-    want[:R] = 0
+    for r in range(R):
+        want[r] = 0
     for q in range(len(open_)):
         if open_[q]:
             for k in range(rows.shape[1]):
@@ -154,7 +178,7 @@ def _wanted(R, open_, clauses, place, want):  # type: ignore[no-untyped-def]
                     want[place[rows[q, k]]] |= sides[q, k]
 
 
-@compiled
+@compiled(inner=True)
 def _close(U, open_, clauses, place, zlo, zhi, low, high):  # type: ignore[no-untyped-def]
     """A clause is closed here when one of its rows is bounded on the stated side of zero."""
     rows, sides = clauses
@@ -168,7 +192,7 @@ def _close(U, open_, clauses, place, zlo, zhi, low, high):  # type: ignore[no-un
                 open_[q] = False
 
 
-@compiled
+@compiled(inner=True)
 def _refute(R, open_, clauses, place, names, values, doubt, seen, progress, point):  # type: ignore[no-untyped-def]
     """Refute the open clauses all of whose rows have the wrong sign at the point, beyond rounding."""
     status, _, nearest, witness, _ = progress
@@ -195,7 +219,7 @@ def _refute(R, open_, clauses, place, names, values, doubt, seen, progress, poin
                 witness[q, i] = point[i]
 
 
-@compiled
+@compiled(inner=True)
 def _axis(lo, hi, middle, smear):  # type: ignore[no-untyped-def]
     """The input with the largest share that can still be bisected, or -1."""
     best, axis = -1.0, -1
@@ -205,43 +229,49 @@ def _axis(lo, hi, middle, smear):  # type: ignore[no-untyped-def]
     return axis
 
 
-@compiled
+@compiled(inner=True)
 def _push(s, axis, middle, stack):  # type: ignore[no-untyped-def]
     """Replace stack place s by the upper half and put the lower half on top of it."""
     lo, hi, zlo, zhi, open_, level, depth = stack
     depth[s] += 1
-    for array in (lo, hi, zlo, zhi):
-        array[s + 1] = array[s]
-    open_[s + 1] = open_[s]
+    for i in range(lo.shape[1]):
+        lo[s + 1, i], hi[s + 1, i] = lo[s, i], hi[s, i]
+    for j in range(zlo.shape[1]):
+        zlo[s + 1, j], zhi[s + 1, j] = zlo[s, j], zhi[s, j]
+    for q in range(open_.shape[1]):
+        open_[s + 1, q] = open_[s, q]
     level[s + 1], depth[s + 1] = level[s], depth[s]
     hi[s + 1, axis] = middle
     lo[s, axis] = middle
 
 
-@compiled
-def _fold(f, forms, counts, lo, hi, zlo, zhi, open_, clauses, place, kept, lower, upper, work):  # type: ignore[no-untyped-def]
+@compiled(inner=True)
+def _fold(f, forms, counts, lo, hi, zlo, zhi, open_, clauses, place, lower, upper, folding, work):  # type: ignore[no-untyped-def]
     """Write form f folded inside the sub-box as form f + 1; zlo, zhi are renumbered to its variables."""
     C, b, M, e, partner, size, reach, base, names, doubt = forms
     R, U = counts[f, 0], counts[f, 1]
     rows, sides = clauses
+    kept, needed, new = folding
     form = (C[f], b[f], M[f], e[f], partner[f], size[f], reach[f], base[f])
     kept_count = keep_unstable(U, partner[f], zlo, zhi, kept)
     fold_rows(R, U, form, zlo, kept, work)
     FC, Fb, FM, Ferr = work[0][0], work[0][1], work[0][2], work[0][3]
-    needed = np.zeros(R, np.bool_)
+    for r in range(R):
+        needed[r] = False
     for q in range(len(open_)):
         if open_[q]:
             for k in range(rows.shape[1]):
                 if sides[q, k] != 0:
                     needed[place[rows[q, k]]] = True
-    new = np.zeros(U, np.int64)
     g = f + 1
-    out = 0
+    out = np.int64(0)
     for step in range(2):
         for r in range(R):
             variable = r < U and kept[r]
             if (step == 0 and variable) or (step == 1 and not variable and needed[r]):
-                C[g, out], b[g, out], e[g, out] = FC[r], Fb[r], Ferr[r]
+                b[g, out], e[g, out] = Fb[r], Ferr[r]
+                for i in range(len(lo)):
+                    C[g, out, i] = FC[r, i]
                 for k in range(kept_count):
                     M[g, out, k] = FM[r, k] if k < work[0][5][r] else 0.0
                 names[g, out] = names[f, r]

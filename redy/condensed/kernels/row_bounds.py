@@ -15,7 +15,7 @@ took a tenth off the distance to zero.
 """
 
 
-@compiled
+@compiled(inner=True)
 def fold_row(r, U, form, state, folded, count, g):  # type: ignore[no-untyped-def]
     """Fold row r of a condensed form of U variables: stable variables become their rows, `count` unstable ones stay.
 
@@ -62,7 +62,7 @@ def fold_row(r, U, form, state, folded, count, g):  # type: ignore[no-untyped-de
     Ferr[r] = (error + g * weight) * (1.0 + 1e-9) + _TINY
 
 
-@compiled
+@compiled(inner=True)
 def bound_row(r, upper, folded, count, lines, partners, lo, hi, g, coef, acc):  # type: ignore[no-untyped-def]
     """A bound of folded row r: back-substitute its unstable variables, then concretise on [lo, hi].
 
@@ -101,7 +101,7 @@ def bound_row(r, upper, folded, count, lines, partners, lo, hi, g, coef, acc):  
     return total + slack if upper else total - slack
 
 
-@compiled
+@compiled(inner=True)
 def _respond(upper, folded, count, lines, partners, lo, hi, step, coef, acc, value):  # type: ignore[no-untyped-def]
     """Move the lower slopes that the last `bound_row` used towards those that are best at the corner it ended in.
 
@@ -131,7 +131,7 @@ def _respond(upper, folded, count, lines, partners, lo, hi, step, coef, acc, val
     return moved
 
 
-@compiled
+@compiled(inner=True)
 def fit(r, upper, bound, folded, count, lines, partners, lo, hi, g, coef, acc, fitting):  # type: ignore[no-untyped-def]
     """The best of a few bounds of row r, each with lower slopes fitted to the bound before; the first is `bound`.
 
@@ -157,7 +157,7 @@ def fit(r, upper, bound, folded, count, lines, partners, lo, hi, g, coef, acc, f
     return bound, tried
 
 
-@compiled
+@compiled(inner=True)
 def sum_range(r, p, l, u, pl, pu, pair, folded, count, lines, partners, lo, hi, g, coef, acc):  # type: ignore[no-untyped-def]
     """The range of z_p + d for the difference row r: the sum of both ranges, or its own row where that leaves the
     sign open.
@@ -173,12 +173,16 @@ def sum_range(r, p, l, u, pl, pu, pair, folded, count, lines, partners, lo, hi, 
             FM[pair, k] += FM[p, k]
         Fb[pair], Fmag[pair], columns[pair] = Fb[r] + Fb[p], Fmag[r] + Fmag[p], count
         Ferr[pair] = (Ferr[r] + Ferr[p]) * (1.0 + 1e-9)
-        sl = max(sl, bound_row(pair, False, folded, count, lines, partners, lo, hi, g, coef, acc))
-        su = min(su, bound_row(pair, True, folded, count, lines, partners, lo, hi, g, coef, acc))
+        for side in range(2):
+            bound = bound_row(pair, side == 1, folded, count, lines, partners, lo, hi, g, coef, acc)
+            if side == 0:
+                sl = max(sl, bound)
+            else:
+                su = min(su, bound)
     return sl, su
 
 
-@compiled
+@compiled(inner=True)
 def blame_inputs(acc, coef, count, lo, hi, blame, out):  # type: ignore[no-untyped-def]
     """Add to `out` (n,) the share that each input has in the width of the bound just computed.
 
@@ -201,7 +205,7 @@ def blame_inputs(acc, coef, count, lo, hi, blame, out):  # type: ignore[no-untyp
         out[i] += score[i] / total
 
 
-@compiled
+@compiled(inner=True)
 def note(acc, coef, count, lo, hi, gap, upper, worst, blame, smear, vertex):  # type: ignore[no-untyped-def]
     """Add an open row's share to the smear; keep the corner of the worst row. Returns the new worst gap."""
     blame_inputs(acc, coef, count, lo, hi, blame, smear)

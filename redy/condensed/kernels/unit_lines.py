@@ -8,7 +8,7 @@ _EPS = 2.0**-52
 _TINY = 1e-290
 
 
-@compiled(inline="always")
+@compiled(inner=True, inline=True)
 def relu_lines(l, u):  # type: ignore[no-untyped-def]  # numba infers types
     """(lower slope, upper slope, upper intercept) of relu on [l, u], valid in exact arithmetic; the lower line has
     intercept 0.
@@ -22,7 +22,7 @@ def relu_lines(l, u):  # type: ignore[no-untyped-def]  # numba infers types
     return (1.0 if u > -l else 0.0), slope, intercept
 
 
-@compiled(inline="always")
+@compiled(inner=True, inline=True)
 def relu_gap(l, u):  # type: ignore[no-untyped-def]
     """The largest distance between the two lines of `relu_lines` (a heuristic size: rounding does not matter)."""
     if l >= 0.0 or u <= 0.0:
@@ -30,7 +30,7 @@ def relu_gap(l, u):  # type: ignore[no-untyped-def]
     return max(-l * u / (u - l), min(u, -l))
 
 
-@compiled
+@compiled(inner=True)
 def difference_lines(l, u, dl, du, sl, su, out):  # type: ignore[no-untyped-def]
     """Lines for v = relu(z + d) - relu(z), z in [l, u], d in [dl, du], z + d in [sl, su].
 
