@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from redy.cli.paths import Named, guard, model_files, store_files
+from redy.cli.running import command_line
 from redy.cli.workers import check_exports, export, say_discarded, worker_options
 from redy.errors import InputError, RedyError
 
@@ -100,8 +101,11 @@ def _reduced(job: Job) -> dict[str, Any]:
 @click.option("--time-limit", type=float, help="Seconds for each job of --models.")
 @worker_options
 @click.option("--store", type=click.Path(path_type=Path), help="Results store. Default: FOLDER/results.sqlite.")
+@click.option("--html", "page_path", type=click.Path(path_type=Path), help="Write the jobs as one HTML page.")
 @click.option("--quiet", is_flag=True, help="No line per job.")
+@click.pass_context
 def batch_command(  # noqa: PLR0913, PLR0917 - one parameter per option
+    ctx: click.Context,
     jobs_file: Path | None,
     models: str | None,
     bounds: str | None,
@@ -115,6 +119,7 @@ def batch_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     resume: bool,
     csv_path: Path | None,
     parquet: Path | None,
+    page_path: Path | None,
     quiet: bool,
 ) -> None:
     """Reduce many models on many boxes: the rows of JOBS (.csv or .jsonl), or --models times --bounds.
@@ -152,7 +157,16 @@ def batch_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         sources += model_files("the model of a job", Path(model))
     sources += [("the source of a job's bounds", job.bounds) for job in listed]
     outputs: list[Named] = [(f"the network of job {number}", job.output) for number, job in enumerate(listed, start=1)]
-    guard(sources, [*outputs, *store_files(path), ("the CSV file", csv_path), ("the Parquet file", parquet)])
+    guard(
+        sources,
+        [
+            *outputs,
+            *store_files(path),
+            ("the CSV file", csv_path),
+            ("the Parquet file", parquet),
+            ("the page", page_path),
+        ],
+    )
     with Store(path, COLUMNS, digests(listed), resume=resume) as results:
         say_discarded(results)
         again = to_make_again(path, listed, map(_named, results.rows()))
@@ -167,6 +181,11 @@ def batch_command(  # noqa: PLR0913, PLR0917 - one parameter per option
             if not quiet:
                 click.echo(f"{done} of {len(listed)}: {_line(row)}", err=True)
         export(results, csv_path, parquet)
+        if page_path is not None:
+            from redy.formats.files import write_text
+            from redy.report.listing import batch_page
+
+            write_text(page_path, batch_page(map(_named, results.rows()), path, command_line(ctx)))
         _summarise(map(_named, results.rows()), path, len(again))
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from redy.cli.paths import guard
+from redy.cli.running import command_line
 from redy.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ _PATH = click.Path(path_type=Path)
     help="What searches for proofs.",
 )
 @click.option("--time-limit", type=float, default=60.0, show_default=True, help="Seconds for everything.")
+@click.option("--html", "page_path", type=click.Path(path_type=Path), help="Write the verdicts as one HTML page.")
 @click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON.")
 @click.option("--quiet", is_flag=True, help="Print nothing; the exit code is the verdict.")
 @click.pass_context
@@ -49,6 +51,7 @@ def prove_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     result: Path | None,
     engine: Engine,
     time_limit: float,
+    page_path: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -68,7 +71,7 @@ def prove_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     if result is not None and len(subjects) * len(properties) > 1:
         raise InputError("--result holds one verdict; give one network and one property")
     inputs = [*(("a network", path) for path in subjects), *(("a property", path) for path in properties)]
-    guard(inputs, [("the result", result)])
+    guard(inputs, [("the result", result), ("the page", page_path)])
     cases = [_Case(network, prop) for network in subjects for prop in properties]
     deadline = time.monotonic() + time_limit
     answers = []
@@ -81,6 +84,11 @@ def prove_command(  # noqa: PLR0913, PLR0917 - one parameter per option
             _say(answer)
     if result is not None:
         _write_result(result, answers[0])
+    if page_path is not None:
+        from redy.formats.files import write_text
+        from redy.report.listing import verdicts_page
+
+        write_text(page_path, verdicts_page(answers, command_line(ctx)))
     if as_json:
         click.echo(json.dumps(answers[0] if len(answers) == 1 else answers, indent=2))
     states = {str(answer["answer"]) for answer in answers}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from redy.cli.paths import guard, model_files
-from redy.cli.running import Task, run_tasks
+from redy.cli.running import Task, command_line, run_tasks
 from redy.cli.shapes import shape_option
 from redy.errors import InputError
 from redy.milp.backends import CHOICES
@@ -94,9 +93,9 @@ if TYPE_CHECKING:
 @click.option("--html", "page_path", type=click.Path(path_type=Path), help="Write the report as one HTML page.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of a table.")
 @click.option("--quiet", is_flag=True, help="No progress and no table.")
-@click.pass_obj
+@click.pass_context
 def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
-    arguments: tuple[str, ...] | None,
+    ctx: click.Context,
     model: Path,
     bounds: str,
     shapes: dict[str, tuple[int, ...]],
@@ -131,7 +130,7 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     input or usage; 3: the network was written but no certificate was found.
     """
     from redy.formats.boxes import read_boxes
-    from redy.formats.files import write_text
+    from redy.formats.files import file_digest, write_text
     from redy.formats.onnx_read import read_network
 
     begin = time.monotonic()
@@ -176,12 +175,14 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     deadline = None if time_limit is None else begin + time_limit
     documents = []
     for document in run_tasks(tasks, deadline, jobs, quiet=quiet):
-        document["command"] = None if arguments is None else shlex.join(("redy", *arguments))
+        document["command"] = command_line(ctx)
         documents.append(document)
         if not quiet and not as_json:
             _print_table(document)
     if certificate is not None and not _certified(tasks[0], documents[0], certificate):
         click.get_current_context().exit(3)
+    if certificate is not None:
+        documents[0]["certificate"] = {"file": str(certificate), "sha256": file_digest(certificate)}
     if page_path is not None:
         from redy.report import page
 

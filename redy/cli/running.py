@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -11,12 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from redy.cli.interrupts import check
 from redy.errors import Unsupported
 
 if TYPE_CHECKING:
     from redy.model import Box
     from redy.report import File
+
+
+def command_line(ctx: click.Context) -> str | None:
+    """The command of this run as a shell would read it; None where it was not called from a command line."""
+    return None if ctx.obj is None else shlex.join(("redy", *ctx.obj))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from redy.cli.paths import guard, model_files
+from redy.cli.running import command_line
 
 if TYPE_CHECKING:
     import onnx
@@ -45,9 +46,12 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, allow_dash=True),
     help="Print the table (the default); with a path, also write the report there as JSON.",
 )
+@click.option("--html", "page_path", type=click.Path(path_type=Path), help="Write the report as one HTML page.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of a table.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.pass_context
 def simplify_command(  # noqa: PLR0913, PLR0917 - one parameter per option
+    ctx: click.Context,
     model: Path,
     output: Path,
     residual: str,
@@ -56,6 +60,7 @@ def simplify_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     fix_inputs: bool,
     seed: int,
     report: Path | None,
+    page_path: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -73,7 +78,7 @@ def simplify_command(  # noqa: PLR0913, PLR0917 - one parameter per option
 
     target = report if report is not None and str(report) != "-" else None
     outputs = [("the network", output), ("the network's external data", output.with_name(f"{output.name}.data"))]
-    guard(model_files("the model", model), [*outputs, ("the report", target)])
+    guard(model_files("the model", model), [*outputs, ("the report", target), ("the page", page_path)])
     original = load(model)
     if not quiet:
         click.echo(f"simplifying {model}", err=True)
@@ -87,6 +92,10 @@ def simplify_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     save(result.model, output)
     if target is not None:
         write_text(target, json.dumps(facts, indent=2) + "\n")
+    if page_path is not None:
+        from redy.report.listing import simplification_page
+
+        write_text(page_path, simplification_page(facts, str(model), str(output), command_line(ctx)))
     if as_json:
         click.echo(json.dumps(facts, indent=2))
     elif not quiet:

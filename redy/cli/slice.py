@@ -65,6 +65,7 @@ if TYPE_CHECKING:
 @click.option("--time-limit", type=float, help="Seconds per slice; a slice that needs more is recorded as partial.")
 @worker_options
 @click.option("--store", type=click.Path(path_type=Path), help="Results store (SQLite). Default: OUTPUT.sqlite.")
+@click.option("--html", "page_path", type=click.Path(path_type=Path), help="Write the family as one HTML page.")
 @click.option("--quiet", is_flag=True, help="No progress and no summary.")
 def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     model: Path,
@@ -92,6 +93,7 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     resume: bool,
     csv_path: Path | None,
     parquet: Path | None,
+    page_path: Path | None,
     quiet: bool,
 ) -> None:
     """Cut a box into slices, find what MODEL does not need on each, and write the family of small networks.
@@ -109,6 +111,7 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     target = model.with_suffix(".redy") if output is None else output
     path = target.with_name(target.name + ".sqlite") if store is None else store
     outputs = [("the family", target), *store_files(path), ("the CSV file", csv_path), ("the Parquet file", parquet)]
+    outputs.append(("the page", page_path))
     guard([*model_files("the model", model), ("the source of the bounds", bounds)], outputs)
     family = slice_network(
         model,
@@ -138,6 +141,11 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         say=lambda line: click.echo(line, err=True),
     )
     family.save(target)
+    if page_path is not None:
+        from redy.formats.files import write_text
+        from redy.report.family_page import family_page
+
+        write_text(page_path, family_page(family, target.name))
     if not quiet:
         click.echo(family.summary())
         click.echo(f"file             {target}: {target.stat().st_size} bytes")

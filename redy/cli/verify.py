@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from redy.cli.paths import guard, model_files
+from redy.cli.running import command_line
 from redy.cli.shapes import shape_option
 from redy.errors import InputError
 
@@ -58,6 +60,7 @@ OUTPUTS = 1e-4
     show_default=True,
     help="Start of every random choice; equal seeds give equal results.",
 )
+@click.option("--html", "page_path", type=click.Path(path_type=Path), help="Write the answers as one HTML page.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answers as JSON.")
 @click.option("--quiet", is_flag=True, help="Print nothing; the exit code is the answer.")
 @click.pass_context
@@ -74,6 +77,7 @@ def verify_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     engine: Engine,
     time_limit: float,
     seed: int,
+    page_path: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -100,6 +104,8 @@ def verify_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         raise InputError(f"--tolerance {tolerance}: must be a positive number")
     if not 0 < time_limit < float("inf"):
         raise InputError(f"--time-limit {time_limit}: must be a positive number of seconds")
+    files = [*model_files("the original", original), *model_files("the reduced network", reduced)]
+    guard([*files, ("the source of the bounds", bounds)], [("the page", page_path)])
     first = read_network(original, shapes)
     networks = first, with_shapes_of(read_network(reduced, shapes), first)
     stated = None if tolerance is not None or preserve is not None else _stated(original, reduced, networks)
@@ -118,6 +124,11 @@ def verify_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         answers.append(answer)
         if not quiet and not as_json:
             _say(answer)
+    if page_path is not None:
+        from redy.formats.files import write_text
+        from redy.report.listing import verdicts_page
+
+        write_text(page_path, verdicts_page(answers, command_line(ctx)))
     if as_json:
         click.echo(json.dumps(answers[0] if len(answers) == 1 else answers, indent=2))
     states = {str(answer["answer"]) for answer in answers}

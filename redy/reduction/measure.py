@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,8 @@ from redy.model import Array, Box
 
 CHUNK = 4096
 """Points run at once."""
+ROUNDS, TIMING_SECONDS = 200, 0.2
+"""Both files are timed so often at most, and for about so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +27,14 @@ class Measured:
         deviation: the largest |reduced - original| of any output.
         scale: the largest |original| of any output.
         winners: at how many points the winning output differs.
+        milliseconds: median time of one sample in the original and in the reduced file, on one thread.
     """
 
     points: int
     deviation: float
     scale: float
     winners: int
+    milliseconds: tuple[float, float] | None = None
 
 
 def measure(
@@ -61,7 +66,24 @@ def measure(
             # An overflow in the original must not make every deviation look small.
             scale = max(scale, float(np.abs(a[np.isfinite(a)]).max(initial=0.0)))
         winners += int((_winner(before[0], winner) != _winner(after[0], winner)).sum())
-    return Measured(len(inside), deviation, scale, winners)
+    times = _milliseconds((first, second), inside[:1]) if len(inside) else None
+    return Measured(len(inside), deviation, scale, winners, times)
+
+
+def _milliseconds(sessions: tuple[Session, Session], sample: Array) -> tuple[float, float]:
+    """Median time of one sample in each, taken in turn, so that whatever else the machine does slows both."""
+    begin = time.perf_counter()
+    for session in sessions:
+        session.run_all(sample)
+    rounds = max(3, min(ROUNDS, int(TIMING_SECONDS / max(time.perf_counter() - begin, 1e-7))))
+    times = np.zeros((rounds, 2))
+    for number in range(rounds):
+        for place, session in enumerate(sessions):
+            begin = time.perf_counter()
+            session.run_all(sample)
+            times[number, place] = time.perf_counter() - begin
+    before, after = 1e3 * np.median(times, axis=0)
+    return float(before), float(after)
 
 
 def _largest_difference(a: np.ndarray, b: np.ndarray) -> float:

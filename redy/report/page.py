@@ -79,11 +79,11 @@ def chapter(document: Mapping[str, Any]) -> Chapter:
         document=document,
         title=original["file"] or "Reduction",
         layers=layers(document),
-        changes=tuple(_changes(original, reduced)),
+        changes=tuple(_changes(original, reduced, document["measured"])),
         errors=_errors(document["guarantee"]),
         seconds=_seconds(document["seconds"]),
         options=tuple((key.replace("_", " "), _option(value)) for key, value in document["options"].items()),
-        recheck=_recheck(original, reduced),
+        recheck=_recheck(original, reduced, document.get("certificate")),
     )
 
 
@@ -92,18 +92,22 @@ def number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
 
 
-def _changes(original: Mapping[str, Any], reduced: Mapping[str, Any]) -> list[Change]:
+def _changes(
+    original: Mapping[str, Any], reduced: Mapping[str, Any], measured: Mapping[str, Any] | None
+) -> list[Change]:
     names = {
         "units": "units",
         "parameters": "parameters",
         "multiply_adds": "multiply-adds",
         "bytes": "bytes of the file",
     }
-    return [
+    changes = [
         Change(name, original[key], reduced[key])
         for key, name in names.items()
         if original.get(key) is not None and reduced.get(key) is not None
     ]
+    times = (measured or {}).get("milliseconds")
+    return [*changes, Change("milliseconds of one sample in onnxruntime", *times)] if times else changes
 
 
 def _errors(guarantee: Mapping[str, Any]) -> tuple[OutputError, ...]:
@@ -143,8 +147,13 @@ def _option(value: object) -> str:
     return str(value)
 
 
-def _recheck(original: Mapping[str, Any], reduced: Mapping[str, Any]) -> tuple[str, ...]:
+def _recheck(
+    original: Mapping[str, Any], reduced: Mapping[str, Any], certificate: Mapping[str, Any] | None
+) -> tuple[str, ...]:
     if original["file"] is None or reduced["file"] is None:
         return ()
     files = [shlex.quote(original["file"]), shlex.quote(reduced["file"])]
-    return (f"sha256sum {' '.join(files)}", f"redy verify {' '.join(files)}")
+    lines = (f"sha256sum {' '.join(files)}", f"redy verify {' '.join(files)}")
+    if certificate is None:
+        return lines
+    return (*lines, f"python -m redy.certify {' '.join(files)} {shlex.quote(certificate['file'])}")

@@ -5,12 +5,10 @@ Needs `build` and an index of packages, no other package of the tests: CI runs i
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 import sys
 import tarfile
-import tomllib
 import zipfile
 from pathlib import Path
 
@@ -40,7 +38,10 @@ def test_the_wheel_holds_the_package_and_its_data(distributions):
     tracked = {path.relative_to(ROOT).as_posix() for path in (ROOT / "redy").rglob("*") if path.is_file()}
     tracked = {name for name in tracked if "__pycache__" not in name}
     assert {name for name in names if name.startswith("redy/")} == tracked
-    assert {name.split("/")[0] for name in names} == {"redy", next(n for n in names if ".dist-info/" in n).split("/")[0]}
+    assert {name.split("/")[0] for name in names} == {
+        "redy",
+        next(n for n in names if ".dist-info/" in n).split("/")[0],
+    }
 
 
 def test_the_source_archive_holds_what_the_project_needs_and_nothing_built(distributions):
@@ -56,9 +57,8 @@ def test_a_clean_environment_reduces_a_network(distributions, tmp_path, kind):
     run(sys.executable, "-m", "venv", environment)
     programs = environment / ("Scripts" if sys.platform == "win32" else "bin")
     run(programs / "python", "-m", "pip", "install", "--quiet", distributions[0 if kind == "wheel" else 1])
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["version"]["path"]
-    number = re.search(r'"(.+)"', (ROOT / version).read_text(encoding="utf-8"))[1]
-    assert number in run(programs / "redy", "--version", cwd=tmp_path)
+    version = distributions[0].name.split("-")[1]
+    assert run(programs / "redy", "--version", cwd=tmp_path) == f"redy, version {version}\n"
     if kind == "source":
         return
     for name in ("avoidance.onnx", "avoidance_close.box.json"):
