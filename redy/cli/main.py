@@ -24,6 +24,7 @@ SUMMARIES = {
     "eval": "Evaluate a family of small networks.",
     "export": "Write a family, or one slice of it, as ONNX or C99.",
     "report": "Write a report or a family of slices as one HTML page.",
+    "plot": "Write figures for papers: share removed by criterion, over slices, maps of decisions.",
     "certify": "Prove a claim about two files and write the proof as a certificate.",
     "check": "Check a certificate by an independent small checker.",
     "batch": "Reduce many networks on many boxes, with results that survive an interruption.",
