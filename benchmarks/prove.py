@@ -4,7 +4,8 @@ python benchmarks/prove.py [--families acas,rl,reach,others] [--marabou PYTHON]
 
 The networks are those of $REDY_DATA. CPU seconds of this process without its start, one run each, in the order of the
 list; verdicts are compared with verdicts.csv and instances.csv beside the networks. `--marabou` names a Python in which
-maraboupy is installed; it is asked 30 ACAS Xu instances, 60 s each, one process an instance, its own CPU seconds.
+maraboupy is installed; it is asked 30 ACAS Xu instances, 60 CPU seconds each, one process an instance. The limit is of
+CPU time, so that a machine with other work on it does not shorten it.
 """
 
 from __future__ import annotations
@@ -32,11 +33,13 @@ OTHERS = {
     "lindex": ("lindex_1",),
 }
 MARABOU = """
-import sys, time
+import math, resource, sys, time
 from maraboupy import Marabou
 network = Marabou.read_onnx(sys.argv[1])
-options = Marabou.createOptions(verbosity=0, timeoutInSeconds=int(sys.argv[3]))
+options = Marabou.createOptions(verbosity=0, timeoutInSeconds=20 * int(sys.argv[3]))
 begin = time.process_time()
+limit = math.ceil(begin) + int(sys.argv[3])
+resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
 code, _, _ = network.solve(propertyFilename=sys.argv[2], verbose=False, options=options)
 print("verdict", code.lower(), time.process_time() - begin)
 """
@@ -98,8 +101,8 @@ def marabou(python, cases, times):
     ours, theirs, decided, apart = 0.0, 0.0, 0, 0
     for network, prop, expected in chosen:
         command = [python, "-c", MARABOU, str(network), str(prop), str(SECONDS)]
-        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20 * SECONDS)
-        line = next((row for row in ended.stdout.splitlines() if row.startswith("verdict")), "verdict failed 0")
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=40 * SECONDS)
+        line = next((row for row in ended.stdout.splitlines() if row.startswith("verdict")), "verdict timeout 60")
         _, verdict, spent = line.split()
         both = f"marabou {verdict} {float(spent):.2f} s, redy {times[network, prop]:.3f} s"
         print(f"  {network.name} {prop.name}: {both}", flush=True)
