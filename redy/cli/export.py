@@ -47,6 +47,12 @@ def export_command(
         raise InputError(f"{family}: is a family; --prefix and --bounds are for networks (.onnx)")
     guard([("the family", family)], [("the export", output)])
     opened = Family.open(family)
+    left = [] if opened.proved is None else (~opened.proved.kept).nonzero()[0].tolist()
+    if left and (index is None or index in left):
+        raise InputError(
+            f"{family}: slice {left[0] if index is None else index} was not kept, since the property is not proved "
+            "there; export single slices that were kept, with --slice"
+        )
     if is_source(opened, output):
         raise InputError(f"{output}: is the model that {family} was made from; choose another file for the export")
     if output.suffix == ".c" and index is None:

@@ -38,6 +38,7 @@ _PATH = click.Path(path_type=Path)
     show_default=True,
     help="What searches for proofs.",
 )
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Slices of a family at once.")
 @click.option("--time-limit", type=float, default=60.0, show_default=True, help="Seconds for everything.")
 @click.option("--html", "page_path", type=click.Path(path_type=Path), help="Write the verdicts as one HTML page.")
 @click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON.")
@@ -50,6 +51,7 @@ def prove_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     reduced: Path | None,
     result: Path | None,
     engine: Engine,
+    jobs: int,
     time_limit: float,
     page_path: Path | None,
     as_json: bool,
@@ -60,6 +62,8 @@ def prove_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     A VNN-LIB file describes what must not happen: the property is violated by an input that satisfies its assertions
     together with the network's outputs. Such an input is printed; it has the network's float type, lies in the box, and
     onnxruntime confirms it.
+
+    A family (.redy, of `redy slice`) in place of a network is proved slice by slice.
 
     Exit code 0: all hold; 1: one is violated; 3: none is violated, but one is unknown; 2: bad input or usage.
     """
@@ -72,7 +76,11 @@ def prove_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         raise InputError("--result holds one verdict; give one network and one property")
     inputs = [*(("a network", path) for path in subjects), *(("a property", path) for path in properties)]
     guard(inputs, [("the result", result), ("the page", page_path)])
-    cases = [_Case(network, prop) for network in subjects for prop in properties]
+    cases = [
+        _Family(network, prop, jobs) if network.suffix == ".redy" else _Case(network, prop)
+        for network in subjects
+        for prop in properties
+    ]
     deadline = time.monotonic() + time_limit
     answers = []
     for number, case in enumerate(cases):
@@ -93,6 +101,42 @@ def prove_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         click.echo(json.dumps(answers[0] if len(answers) == 1 else answers, indent=2))
     states = {str(answer["answer"]) for answer in answers}
     ctx.exit(next(EXIT[state] for state in ("violated", "unknown", "holds") if state in states))
+
+
+class _Family:
+    """One family and one property, by their files."""
+
+    def __init__(self, network: Path, prop: Path, jobs: int) -> None:
+        from redy.questions.prove import property_of
+        from redy.slicing.family import Family
+
+        self.network, self.file, self.jobs = network, prop, jobs
+        self.family = Family.open(network)
+        self.claim: Property = property_of(self.family.network, prop)
+
+    def answer(self, engine: Engine, time_limit: float) -> dict[str, object]:
+        """The answer as it is printed; `engine` is for networks."""
+        from redy.runs.cluster import executor_of
+        from redy.slicing.property import prove_family
+
+        if engine != "auto":
+            raise InputError(f"{self.network}: is a family; --engine is for networks")
+        begin = time.perf_counter()
+        each = max(1.0, time_limit * self.jobs / len(self.family))
+        verdict = prove_family(self.family, self.claim, executor_of(self.jobs), time_limit=each)
+        facts: dict[str, object] = {"network": str(self.network), "property": str(self.file)}
+        facts |= {"answer": verdict.answer, "slices": str(verdict.slices), "share": verdict.share}
+        if verdict.witness is not None:
+            outputs = self.family.evaluate(verdict.witness[None])[0]
+            facts |= {"input": verdict.witness.ravel().tolist(), "output": outputs.ravel().tolist()}
+        elif verdict.answer == "unknown":
+            outside = "a box of the property reaches out of the family's box"
+            facts["reason"] = "slices are open" if verdict.covered else outside
+        return {**facts, "seconds": round(time.perf_counter() - begin, 3)}
+
+    def coverage(self) -> str:
+        """A family is never the reduced network of another file."""
+        raise InputError(f"{self.network}: is a family; give it as NETWORK, not with --reduced")
 
 
 class _Case:
@@ -144,7 +188,7 @@ class _Case:
 
 def _say(answer: dict[str, object]) -> None:
     click.echo(f"{answer['answer']}: {answer['property']} of {answer['network']} ({answer['seconds']} s)")
-    for name in ("reduction", "reason", "input", "output", "trusted"):
+    for name in ("reduction", "slices", "reason", "input", "output", "trusted"):
         if answer.get(name):
             click.echo(f"  {name}: {answer[name]}")
 

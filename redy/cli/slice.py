@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     help="Start of every random choice; equal seeds give equal results.",
 )
 @click.option("--time-limit", type=float, help="Seconds per slice; a slice that needs more is recorded as partial.")
+@click.option("--property", "prop", type=click.Path(path_type=Path), help="Keep slices where it is proved (VNN-LIB).")
 @worker_options
 @click.option("--store", type=click.Path(path_type=Path), help="Results store (SQLite). Default: OUTPUT.sqlite.")
 @click.option("--html", "page_path", type=click.Path(path_type=Path), help="Write the family as one HTML page.")
@@ -87,6 +88,7 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     samples: int,
     seed: int,
     time_limit: float | None,
+    prop: Path | None,
     jobs: int,
     scheduler: str | None,
     store: Path | None,
@@ -105,6 +107,7 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     from redy.formats.boxes import read_box
     from redy.formats.onnx_read import read_network
     from redy.slicing.pipeline import slice_network
+    from redy.slicing.property import share_of
 
     if adaptive != (budget is not None):
         raise InputError("--adaptive and --budget (the number of slices) are given together")
@@ -112,7 +115,8 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     path = target.with_name(target.name + ".sqlite") if store is None else store
     outputs = [("the family", target), *store_files(path), ("the CSV file", csv_path), ("the Parquet file", parquet)]
     outputs.append(("the page", page_path))
-    guard([*model_files("the model", model), ("the source of the bounds", bounds)], outputs)
+    sources = [*model_files("the model", model), ("the source of the bounds", bounds), ("the property", prop)]
+    guard(sources, outputs)
     family = slice_network(
         model,
         read_box(bounds, read_network(model).input),
@@ -131,6 +135,7 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         samples=samples,
         seed=seed,
         time_limit=time_limit,
+        prop=prop,
         jobs=jobs,
         scheduler=scheduler,
         store=path,
@@ -148,6 +153,10 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         write_text(page_path, family_page(family, target.name))
     if not quiet:
         click.echo(family.summary())
+        if family.proved is not None:
+            click.echo(
+                f"property         {family.proved}: {share_of(family, family.proved.kept):.1%} of the box is kept"
+            )
         click.echo(f"file             {target}: {target.stat().st_size} bytes")
 
 

@@ -41,6 +41,8 @@ def family_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
         "distinct": len(family.masks),
         "partial": int((~family.complete).sum()),
         "decided": 0 if family.winner is None else int((family.winner >= 0).sum()),
+        "kept": len(family) if family.proved is None else int(family.proved.kept.sum()),
+        "property": None if family.proved is None else {"name": family.proved.name, "digest": family.proved.digest},
         "form": family.form,
         "folded_stored": bool(family.folded),
         "inputs": box.size,

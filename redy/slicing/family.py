@@ -24,6 +24,7 @@ from redy.slicing.front import Front
 from redy.slicing.lines import Lines, by_layer, dropped, line_findings, read_lines
 from redy.slicing.masks import KEPT, Codes, findings_of, pack, unpack
 from redy.slicing.program import Program, Step, living, program_of, restricted
+from redy.slicing.property import SlicesProved
 from redy.slicing.selections import Selections
 from redy.slicing.sizes import Sizes, guarantee, sizes, summary
 from redy.slicing.work import SliceRecord
@@ -61,6 +62,8 @@ class Family:
         options: how it was cut and searched, in the words of `redy slice`; for the reader alone.
         error: what was proved about the file (`redy.slicing.proof`): in its form every output of a slice without a
             winner differs from the model's by no more; None where nothing was.
+        proved: a property that was proved slice by slice (`redy.slicing.property`); slices where it was not are not
+            kept: nothing is evaluated there.
     """
 
     original: bytes
@@ -78,6 +81,7 @@ class Family:
     source: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     error: float | None = None
+    proved: SlicesProved | None = None
     _cache: OrderedDict[tuple[int, Form], Program] = field(default_factory=OrderedDict, repr=False)
     _sessions: OrderedDict[tuple[int, Form] | None, Any] = field(default_factory=OrderedDict, repr=False)
 
@@ -285,6 +289,7 @@ class Family:
         flat, one = self.points(x)
         chosen = form or self.form
         at = self.cut.locate(flat)
+        self._check_kept(at)
         mask = self.slice_mask[at]
         if engine == "onnxruntime" and chosen == "shared":
             parts = np.split(flat, range(TOGETHER, len(flat), TOGETHER))
@@ -300,6 +305,14 @@ class Family:
             result = np.where(best[:, None] >= 0, self.constants[best], result)
         shape = self.network.outputs[0].shape
         return np.asarray(result).reshape(shape if one else (len(flat), *shape))
+
+    def _check_kept(self, at: Index) -> None:
+        """Refuse points of slices that were not kept."""
+        if self.proved is not None and not (kept := self.proved.kept[at]).all():
+            point = int((~kept).argmax())
+            raise InputError(
+                f"point {point} lies in slice {at[point]}, which was not kept: {self.proved.name} is not proved there"
+            )
 
     def _evaluated(self, mask: int, form: Form, engine: EngineName, flat: NDArray[Any]) -> NDArray[Any]:
         if engine == "numpy":

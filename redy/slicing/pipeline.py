@@ -14,18 +14,21 @@ from typing import Any, Literal
 import onnx
 from onnx import ModelProto
 
-from redy.errors import InputError
+from redy.errors import CheckFailed, InputError
 from redy.formats.files import external_data, file_digest, load_model, read_bytes
 from redy.formats.onnx_read import read_network
-from redy.model import Box, Network
+from redy.model import Box, Network, Property
 from redy.model.claims import SameWinner, Winner
+from redy.questions.prove import property_of
 from redy.runs.cluster import executor_of
+from redy.runs.executor import Executor
 from redy.runs.store import Store, require_parquet
 from redy.slicing.adaptive import REFINED, adaptive_cut
 from redy.slicing.cuts import Cut, GridCut
 from redy.slicing.family import Family, choose_form
 from redy.slicing.front import Front
 from redy.slicing.proof import proved
+from redy.slicing.property import prove_family
 from redy.slicing.pruning import pruned
 from redy.slicing.run import COLUMNS, Progress, run_slices
 from redy.slicing.tail import relu_layer, split_model, tail_cut
@@ -95,6 +98,7 @@ def slice_network(  # noqa: PLR0913 - the options of the command, with the same 
     samples: int = 1024,
     seed: int = 0,
     time_limit: float | None = None,
+    prop: str | os.PathLike[str] | Property | None = None,
     jobs: int = 1,
     scheduler: str | None = None,
     store: str | os.PathLike[str] | None = None,
@@ -124,6 +128,7 @@ def slice_network(  # noqa: PLR0913 - the options of the command, with the same 
         samples: points drawn from each slice.
         seed: of every random choice.
         time_limit: seconds per slice.
+        prop: a VNN-LIB file, or a property; only slices on which it is proved, or which it does not touch, are kept.
         jobs: processes of this machine.
         scheduler: address of a Dask scheduler to run on instead.
         store: a results store (SQLite), in which every finished slice is durable; without one nothing is kept.
@@ -139,7 +144,8 @@ def slice_network(  # noqa: PLR0913 - the options of the command, with the same 
 
     Raises:
         InputError: the model, the box or an option does not fit; the text says which and what to do.
-        CheckFailed: an internal check failed, or the family is not proved to be the model.
+        CheckFailed: an internal check failed, the family is not proved to be the model, or the property is proved on
+            no slice.
     """
     how = HowToCut(splits, budget, at, units)
     _check(preserve, tolerance, relative_to, time_limit, form, store_folded)
@@ -151,6 +157,9 @@ def slice_network(  # noqa: PLR0913 - the options of the command, with the same 
     # Of the model's own outputs on its own box, also where a hidden layer is cut.
     decision = decision_of(network, box, winner, margin) if preserve == "decision" else None
     allowed = None if tolerance is None else tolerance_of(network, box, tolerance, relative_to, seed)
+    claim = prop if prop is None or isinstance(prop, Property) else property_of(network, prop)
+    if claim is not None and at is not None:
+        raise InputError("--property: belongs to cuts of the input; leave --at out")
     subject = _subject(_model_bytes(model), network, box, how, seed, decision)
     options = SliceOptions(work, samples, seed=seed, time_limit=time_limit, decision=decision, tolerance=allowed)
     task = SliceWork(subject.network, subject.cut, options)
@@ -172,7 +181,16 @@ def slice_network(  # noqa: PLR0913 - the options of the command, with the same 
         family = replace(family, front=subject.front, source=digest, options=made_with | _words(how, box))
         return choose_form(family, form, store=store_folded)
 
-    return proved(network, subject.network, records, build, executor_of(jobs, scheduler))
+    family = proved(network, subject.network, records, build, executor_of(jobs, scheduler))
+    return family if claim is None else _kept(family, claim, executor_of(jobs, scheduler), time_limit)
+
+
+def _kept(family: Family, claim: Property, executor: Executor, time_limit: float | None) -> Family:
+    """The family with the slices on which the property is proved."""
+    verdict = prove_family(family, claim, executor, time_limit=time_limit)
+    if not verdict.slices.kept.any():
+        raise CheckFailed(f"{verdict.slices}: no slice can be kept; nothing was written")
+    return replace(family, proved=verdict.slices)
 
 
 def _check(

@@ -22,6 +22,7 @@ from redy.slicing.cuts import read_cut
 from redy.slicing.family import Family
 from redy.slicing.front import Front
 from redy.slicing.lines import Lines
+from redy.slicing.property import SlicesProved
 from redy.version import __version__
 
 
@@ -48,11 +49,15 @@ def read_family(path: str | os.PathLike[str] | BinaryIO) -> Family:
             family.lines = Lines(arrays["lines/table"], arrays["lines/starts"])
             family.tolerance = tuple(manifest["tolerance"])
         family.source, family.options = manifest.get("source_sha256", ""), manifest.get("options", {})
+        if "proved" in arrays:
+            said = manifest["property"]
+            family.proved = SlicesProved(said["name"], said["digest"], arrays["proved"].astype(np.int8))
         if "error" in manifest:
             family.error = float(manifest["error"])
         fits = len(slice_mask) == len(cut) == len(family.complete) and slice_mask.max(initial=0) < len(masks)
         fits &= not folded or len(folded["starts"]) == len(masks)
         fits &= family.winner is None or len(family.winner) == len(cut)
+        fits &= family.proved is None or len(family.proved.verdicts) == len(cut)
         fits &= family.tolerance is None or len(family.tolerance) == family.whole.steps[-1].bias.size
         fits &= family.lines is None or family.lines.fits(len(masks), family.network.units)
     except (KeyError, ValueError, TypeError, IndexError) as error:
@@ -104,6 +109,8 @@ def family_bytes(family: Family) -> bytes:
         arrays |= {"front/model": model, "front/lower": family.front.box.lower, "front/upper": family.front.box.upper}
     if family.winner is not None:
         arrays["winner"] = family.winner.astype(np.int32)
+    if family.proved is not None:
+        arrays["proved"] = family.proved.verdicts
     if family.lines is not None:
         arrays |= {"lines/table": family.lines.table, "lines/starts": family.lines.starts}
     manifest: dict[str, Any] = {
@@ -121,6 +128,8 @@ def family_bytes(family: Family) -> bytes:
     }
     if family.decision is not None:
         manifest["decision"] = asdict(family.decision)
+    if family.proved is not None:
+        manifest["property"] = {"name": family.proved.name, "digest": family.proved.digest}
     if family.tolerance is not None:
         manifest["tolerance"] = list(family.tolerance)
     if family.error is not None:

@@ -102,6 +102,14 @@ def _form(family: Family) -> str:
 
 def guarantee(family: Family) -> str:
     """What holds of the outputs of a family."""
+    if family.proved is None:
+        return _preserved(family)
+    kept = f"{int(family.proved.kept.sum())} of {len(family)} slices are kept"
+    return f"{_preserved(family)} {kept}: those on which {family.proved.name} is proved, or which it does not touch."
+
+
+def _preserved(family: Family) -> str:
+    """What the outputs have to do with the original's."""
     where = "in real arithmetic on the original's weights"
     outputs = f"{where} the outputs are the original's"
     if family.error is not None:
