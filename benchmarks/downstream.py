@@ -2,17 +2,19 @@
 
 python benchmarks/downstream.py [--count 10] [--seconds 60] [--into build/downstream]
 
-For each drawn sub-domain the network is reduced (--preserve outputs) into a chain of Gemm and Relu, and written as a chain
-without any finding. Each tool is asked for both files: Marabou whether output 0 can exceed the largest value met at 20,000
-points by a tenth of the range of the outputs, the others for the largest output 0. CPU seconds of one process each, model
-building included, importing excluded; a limit of CPU time ends them. Needs the tools (pip install '.[guides]') and
-$REDY_DATA or models/external (scripts/fetch_acas.py).
+For each drawn sub-domain the network is reduced (--preserve outputs --fewest relus), into a chain of Gemm and Relu for
+gurobi-machinelearning and OMLT, which read nothing else; for them the original is written as a chain, too. Marabou
+reads the original file and the reduced network in its own layout. It is asked whether output 0 can exceed the
+largest value met at 20,000 points by a tenth of the range of the outputs, the others for the largest output 0. CPU
+seconds of one process each, model building included, importing excluded; a limit of CPU time ends them. Needs the tools
+(pip install '.[guides]') and $REDY_DATA or models/external (scripts/fetch_acas.py).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -21,7 +23,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from pipeline import LOWER, ROOT, SPLITS, UPPER
+from pipeline import LOWER, ROOT, SPLITS, UPPER, drawn
 
 import redy
 from redy.bounds.linear import linear_bounds, value_bounds
@@ -94,16 +96,17 @@ def main():
     parser.add_argument("--into", type=Path, default=ROOT / "build" / "downstream")
     options = parser.parse_args()
     data = Path(os.environ.get("REDY_DATA") or ROOT / "models" / "external")
-    network = redy.read_network(data / "acasxu" / "ACASXU_run2a_1_1.onnx")
+    original = data / "acasxu" / "ACASXU_run2a_1_1.onnx"
+    network = redy.read_network(original)
     options.into.mkdir(parents=True, exist_ok=True)
     rows = {tool: [] for tool in options.tools.split(",")}
-    for number, box in enumerate(drawn(network, options.count)):
-        files, reducing = written(network, box, options.into / f"{number}")
+    for number, box in enumerate(sub_domains(network, options.count)):
+        files, reducing = written(original, network, box, options.into / f"{number}")
         x = box.sample(20_000, np.random.default_rng(0))
         y = network.evaluate(x)
         above = float(y[:, 0].max() + 0.1 * np.ptp(y))
         for tool, times in rows.items():
-            both = [asked(tool, path, box, above, options.seconds) for path in files]
+            both = [asked(tool, path, box, above, options.seconds) for path in files[tool == "marabou"]]
             times.append(both)
             (first, before), (second, after) = both
             print(
@@ -112,41 +115,40 @@ def main():
             )
     for tool, times in rows.items():
         solved = [sum(answer != "none" for answer, _ in column) for column in zip(*times, strict=True)]
-        ratio = statistics.median(before / after for (_, before), (_, after) in times)
-        middle = [statistics.median(spent for _, spent in column) for column in zip(*times, strict=True)]
+        by_one = [(before, after) for (_, before), (answer, after) in times if answer != "none"]
+        middle = [statistics.median(column) for column in zip(*by_one, strict=True)] or [math.nan] * 2
+        ratio = statistics.median(before / after for before, after in by_one) if by_one else math.nan
         print(
-            f"{tool}: solved {solved[0]} -> {solved[1]} of {len(times)}; median {middle[0]:.2f} s -> {middle[1]:.3f} s, "
-            f"median of the ratios {ratio:.0f} (what the limit ended counts as the limit)"
+            f"{tool}: solved {solved[0]} -> {solved[1]} of {len(times)}; on those solved on the reduced network median "
+            f"{middle[0]:.2f} s -> {middle[1]:.3f} s, median of ratios {ratio:.0f} (the limit counts where it struck)"
         )
 
 
-def drawn(network, count):
-    """Sub-domains as benchmarks/pipeline.py --draw integers draws them."""
-    rng = np.random.default_rng(0)
-    for _ in range(count):
-        cell = rng.integers(0, SPLITS)
-        low = np.array(LOWER) + (np.array(UPPER) - LOWER) * cell / SPLITS
-        high = np.array(LOWER) + (np.array(UPPER) - LOWER) * (cell + 1) / SPLITS
-        yield Box(low.reshape(network.input.shape), high.reshape(network.input.shape))
+def sub_domains(network, count):
+    """Those of benchmarks/pipeline.py --draw integers."""
+    domain = Box(np.reshape(LOWER, network.input.shape), np.reshape(UPPER, network.input.shape))
+    cells = domain.grid(SPLITS)
+    return [cells[index] for index in drawn("integers", count)]
 
 
-def written(network, box, folder):
-    """The network as a chain, without any finding and reduced; the CPU seconds of reducing."""
+def written(original, network, box, folder):
+    """(original, reduced) as chains, and as Marabou reads them; the CPU seconds of one reduction."""
     folder.mkdir(exist_ok=True)
-    plain, small = folder / "original.onnx", folder / "reduced.onnx"
+    plain, chain, small = (folder / f"{name}.onnx" for name in ("plain", "chain", "small"))
+    redy.write_reduction(redy.reduce(network, box, layout="chain", fewest="relus"), chain)
     begin = time.process_time()
-    redy.write_reduction(redy.reduce(network, box, layout="chain"), small)
+    redy.write_reduction(redy.reduce(network, box, fewest="relus"), small)
     spent = time.process_time() - begin
 
     def lowest(form, name):
         return box.lower if name == form.input.name else value_bounds(form, linear_bounds(form, box), name)[0]
 
-    chain = round_weights(chained(fuse(network), lowest), "float32")
-    plain.write_bytes(to_model(chain, plain=True).SerializeToString())
+    whole = round_weights(chained(fuse(network), lowest), "float32")
+    plain.write_bytes(to_model(whole, plain=True).SerializeToString())
     x = box.sample(100, np.random.default_rng(1))
-    before, after = (Session(path).run(x) for path in (plain, small))
-    assert np.abs(before - after).max() <= 1e-4 * np.abs(before).max()
-    return (plain, small), spent
+    before, *after = (Session(path).run(x) for path in (original, plain, chain, small))
+    assert all(np.abs(before - other).max() <= 1e-4 * np.abs(before).max() for other in after)
+    return ((plain, chain), (original, small)), spent
 
 
 def asked(tool, path, box, above, seconds):
