@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     import onnx
 
     from redy.simplify import Simplified
+    from redy.simplify.latency import Latency
     from redy.simplify.pipeline import Optimize
+
+
+_FEW = 8
+"""Layers named in one line."""
 
 
 @click.command("simplify")
@@ -73,8 +78,9 @@ def simplify_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     """
     from redy.formats.files import write_text
     from redy.simplify import simplify
-    from redy.simplify.check import latency_ratio
+    from redy.simplify.choice import SLOWEST
     from redy.simplify.files import load, save
+    from redy.simplify.latency import measure
 
     target = report if report is not None and str(report) != "-" else None
     outputs = [("the network", output), ("the network's external data", output.with_name(f"{output.name}.data"))]
@@ -85,10 +91,10 @@ def simplify_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     result = simplify(
         original, residual=residual, check=not no_check, seed=seed, fix_inputs=fix_inputs, optimize=optimize
     )
-    ratio = 1.0 if result.model is original else result.report.latency
-    if ratio is None:
-        ratio = latency_ratio(original, result.model, seed)
-    facts = as_dict(original, result, ratio)
+    latency = result.report.latency
+    if latency is None and result.model is not original:
+        latency = measure(original, result.model, SLOWEST, seed)
+    facts = as_dict(original, result, latency)
     save(result.model, output)
     if target is not None:
         write_text(target, json.dumps(facts, indent=2) + "\n")
@@ -102,8 +108,8 @@ def simplify_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         _print(facts, output)
 
 
-def as_dict(original: onnx.ModelProto, result: Simplified, latency: float | None) -> dict[str, Any]:
-    """The report as plain JSON values; sizes in bytes, latency as new over old."""
+def as_dict(original: onnx.ModelProto, result: Simplified, latency: Latency | None) -> dict[str, Any]:
+    """The report as plain JSON values; sizes in bytes, latency as new over old and in milliseconds."""
     from redy.simplify.files import size_of
 
     found = result.report
@@ -113,9 +119,16 @@ def as_dict(original: onnx.ModelProto, result: Simplified, latency: float | None
         "multiply_adds": {"before": found.before.multiply_adds, "after": found.after.multiply_adds},
         "bytes": {"before": size_of(original), "after": size_of(result.model)},
         "constants_propagated": found.constants_propagated,
-        "latency_ratio": latency,
+        "latency_ratio": 1.0 if result.model is original else None if latency is None else latency.ratio,
+        "latency_milliseconds": None if latency is None else dataclasses.asdict(latency),
         "rewrites": found.rewrites,
         "refused": found.refused,
+        "stayed": [
+            dataclasses.asdict(entry)
+            | {"dead": entry.dead.name.lower(), "why": entry.why.name.lower(), "text": entry.text}
+            for entry in found.left.stayed
+        ],
+        "unstructured_sparsity": [dataclasses.asdict(entry) for entry in found.left.scattered],
         "notes": found.notes,
         "check": None if found.deviation is None else found.deviation.text,
     }
@@ -133,13 +146,22 @@ def _print(facts: dict[str, Any], output: Path) -> None:
     for name in ("parameters", "multiply_adds", "bytes"):
         before, after = facts[name]["before"], facts[name]["after"]
         totals.add_row(name.replace("_", "-"), f"{before:,}", f"{after:,}", f"{after / before:.3f}" if before else "")
-    ratio = facts["latency_ratio"]
-    totals.add_row("latency in onnxruntime, 1 thread", "", "", "not measured" if ratio is None else f"{ratio:.3f}")
+    ratio, times = facts["latency_ratio"], facts["latency_milliseconds"]
+    before, after = ("", "") if times is None else (f"{times['before']:.3f} ms", f"{times['after']:.3f} ms")
+    shown = "not measured" if ratio is None else f"{ratio:.3f}"
+    totals.add_row("latency in onnxruntime, 1 thread", before, after, shown)
     console = Console()
     console.print(table)
     console.print(totals)
     for line in facts["notes"]:
         console.print(f"note: {line}", markup=False)
+    for entry in facts["stayed"]:
+        console.print(entry["text"], markup=False)
+    sparse = facts["unstructured_sparsity"]
+    if sparse:
+        named = ", ".join(f"{entry['layer']} {entry['share']:.0%}" for entry in sparse[:_FEW])
+        rest = f" and {len(sparse) - _FEW} more layers" if len(sparse) > _FEW else ""
+        console.print(f"unstructured sparsity, which saves no work: zeros inside channels that stay in {named}{rest}")
     for line in facts["refused"]:
         console.print(f"left as it was: {line}", markup=False)
     if facts["check"]:

@@ -14,6 +14,7 @@ are removed together or not at all. Reshape, Transpose, Concat, Split are the sa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
@@ -25,6 +26,23 @@ from redy.simplify.graph import Graph, dims
 
 AtomArray = NDArray[np.int64]
 PINNED = 0  # the atom of everything that must stay
+
+
+@dataclass
+class Trace:
+    """Who asked for what, so that it can be said why a channel stays.
+
+    Attributes:
+        node: the one whose rule is at work.
+        strict: the strict needs of the present pass.
+        pins, constants, revived: nodes, and what they pinned, read as data though it is constant, or revived.
+    """
+
+    node: ir.Node | None = None
+    pins: list[tuple[ir.Node | None, AtomArray]] = field(default_factory=list)
+    strict: dict[ir.Value, list[tuple[ir.Node | None, Mask]]] = field(default_factory=dict)
+    constants: list[tuple[ir.Node | None, AtomArray]] = field(default_factory=list)
+    revived: list[tuple[ir.Node | None, AtomArray]] = field(default_factory=list)
 
 
 class Analysis:
@@ -47,6 +65,7 @@ class Analysis:
         self.carriers: dict[ir.Node, int] = {}
         self._ties: list[tuple[AtomArray, AtomArray]] = []
         self._pins: list[AtomArray] = []
+        self.trace = Trace()
         self._count = 1
         self.flows: dict[ir.Node, Flow] = {}
         for node in self.nodes:
@@ -72,6 +91,7 @@ class Analysis:
         """Nothing of this value can be dropped."""
         if value is not None and value in self.atoms:
             self._pins.append(self.atoms[value].ravel())
+            self.trace.pins.append((self.trace.node, self._pins[-1]))
 
     def opaque(self, value: ir.Value) -> None:
         """A value in which no channel is known or can be dropped."""
@@ -110,10 +130,14 @@ class Analysis:
         for value in [*self.graph.graph.inputs, *self.graph.graph.initializers.values()]:
             self.opaque(value)
         for node in self.nodes:
+            self.trace.node = node
             self.flows[node].layout(node, self)
             for value in node.outputs:
                 if value not in self.atoms:
                     raise AssertionError(f"{node.op_type} left {value.name} without atoms")
+        self.trace.node = None
+        for node in self.nodes:
+            for value in node.outputs:
                 if self.graph.exported(value):
                     self.pin(value)
 
@@ -146,6 +170,7 @@ class Analysis:
         self.needs[value] = self.needs[value] | mask
         if strict:
             self.strict[value] = self.strict[value] | mask
+            self.trace.strict.setdefault(value, []).append((self.trace.node, mask))
 
     def demand_all(self, value: ir.Value | None) -> None:
         if value is not None and value in self.needs:
@@ -165,10 +190,15 @@ class Analysis:
         others = tuple(i for i in range(live.ndim) if i != axis)
         return np.asarray(live.any(axis=others))
 
-    def revive(self, atoms: AtomArray) -> None:
-        """Take back the decision to drop these atoms and all that are tied to them."""
+    def revive(self, atoms: AtomArray, *, filling: bool = False) -> None:
+        """Take back the decision to drop these atoms and all that are tied to them; `filling`: to fill a block."""
+        self.trace.revived.append((None if filling else self.trace.node, np.asarray(atoms).ravel()))
         self._bad[self._component[atoms]] = True
         self._changed = True
+
+    def component(self, atoms: AtomArray) -> AtomArray:
+        """The same number for atoms that are tied to each other, directly or through others."""
+        return self._component[atoms]
 
     def _components(self) -> None:
         """`_component[atom]` is the smallest atom that it is tied to, directly or through others."""
@@ -209,7 +239,7 @@ class Analysis:
                 dead = np.flatnonzero(~self.alive[atoms])
                 live = atoms.size - dead.size
                 if live and dead.size:
-                    self.revive(atoms[dead[: -live % self.graph.block]])
+                    self.revive(atoms[dead[: -live % self.graph.block]], filling=True)
         self._settle()
 
     def _settle(self) -> None:
@@ -235,11 +265,13 @@ class Analysis:
 
     def _backward(self) -> None:
         self.carriers.clear()
+        self.trace.strict.clear()
         for value, atoms in self.atoms.items():
             wanted = self.graph.exported(value)
             self.needs[value] = np.full(atoms.shape, wanted)
             self.strict[value] = np.full(atoms.shape, wanted)
         for node in reversed(self.nodes):
+            self.trace.node = node
             self.flows[node].backward(node, self)
 
     def _take_back(self) -> None:
@@ -247,13 +279,17 @@ class Analysis:
         for value, atoms in self.atoms.items():
             needed = self.needs[value] & (~self.facts[value].known | self.strict[value])
             bad[atoms[needed]] = True
+            for node, mask in self.trace.strict.get(value, ()):
+                self.trace.constants.append((node, atoms[needed & mask & self.facts[value].known]))
         self._mark(bad)
         if self._changed:
             return
-        for atoms in self.atoms.values():
+        for value, atoms in self.atoms.items():
             if sum(n > 1 for n in atoms.shape) > 1:
+                self.trace.node = value.producer()
                 self._close_product(atoms)
         for node in self.nodes:
+            self.trace.node = node
             self.flows[node].close(node, self)
             self._keep_operands(node)
 

@@ -7,8 +7,7 @@ dimensions are dynamic. Sizes and inputs that the original itself refuses, or an
 from __future__ import annotations
 
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +27,6 @@ _USEFUL_SIZES = 3
 _TOO_BIG_FOR_ONE_MESSAGE = 1_900_000_000
 _TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
 _NOISE_FACTOR = 20.0
-_PAIRS = 11
-_SAMPLE_SECONDS = 0.002
 
 
 @dataclass(frozen=True)
@@ -57,10 +54,10 @@ def compare(original: onnx.ModelProto, result: onnx.ModelProto, seed: int) -> De
         return Deviation(True, f"onnxruntime cannot run the result ({_line(error)})")
     worst, runs = 0.0, 0
     for feeds in inputs(first, seed):
-        expected = _run(first, feeds)
+        expected = run(first, feeds)
         if expected is None or any(_overflows(e) for e in expected):
             continue
-        got = _run(second, feeds)
+        got = run(second, feeds)
         if got is None:
             return Deviation(True, f"onnxruntime cannot run the result on inputs of {_sizes(feeds)}")
         runs += 1
@@ -92,21 +89,23 @@ def session(model: onnx.ModelProto, *, optimise: bool = True, threads: int = 0) 
         return ort.InferenceSession(str(path), options, providers=providers)
 
 
-def inputs(model: ort.InferenceSession, seed: int, sizes: Mapping[str, int] | None = None) -> Iterator[Feeds]:
-    """Feeds for a session: per choice of dynamic sizes normal inputs, and zeros and extremes for the first of them."""
+def inputs(
+    model: ort.InferenceSession, seed: int, sizes: Mapping[str, int] | None = None, dynamic: Sequence[int] = SIZES
+) -> Iterator[Feeds]:
+    """Feeds for a session: per size of dynamic axes normal inputs, and zeros and extremes for the first of them."""
     rng = np.random.default_rng(seed)
-    dynamic = sorted(
+    open_axes = sorted(
         {str(d) for i in model.get_inputs() for k, d in enumerate(i.shape) if not isinstance(d, int) and k > 0}
     )
     batch = any(i.shape and not isinstance(i.shape[0], int) for i in model.get_inputs())
-    choices = [(b, s) for s in (SIZES if dynamic else SIZES[:1]) for b in (BATCHES if batch else BATCHES[:1])]
+    choices = [(b, s) for s in (dynamic if open_axes else dynamic[:1]) for b in (BATCHES if batch else BATCHES[:1])]
     useful: set[int] = set()
     for b, s in choices:
         if len(useful) >= _USEFUL_SIZES and s not in useful:
             return
         shapes = [_shape(i.shape, b, s, sizes or {}) for i in model.get_inputs()]
         feeds = {i.name: _draw(rng, i.type, shape, 1.0) for i, shape in zip(model.get_inputs(), shapes, strict=True)}
-        if dynamic and _run(model, feeds) is None:
+        if open_axes and run(model, feeds) is None:
             continue
         first = not useful
         useful.add(s)
@@ -117,39 +116,6 @@ def inputs(model: ort.InferenceSession, seed: int, sizes: Mapping[str, int] | No
                     i.name: _draw(rng, i.type, shape, scale)
                     for i, shape in zip(model.get_inputs(), shapes, strict=True)
                 }
-
-
-def latency_ratio(original: onnx.ModelProto, result: onnx.ModelProto, seed: int = 0) -> float | None:
-    """Median ratio of the times, result to original, one thread, taken in turn; None where one does not run.
-
-    A model that takes microseconds is run many times for one sample; a ratio above 1 is measured once more, longer, and
-    the smaller counts, because other programs on the machine only ever make a sample slower.
-    """
-    try:
-        sessions = [session(original, threads=1), session(result, threads=1)]
-        feeds = next(f for f in inputs(sessions[0], seed) if _run(sessions[0], f) is not None)
-        ratio = _paired(sessions, feeds, _PAIRS)
-        return min(ratio, _paired(sessions, feeds, 3 * _PAIRS)) if ratio > 1.0 else ratio
-    except Exception:  # noqa: BLE001 - a ratio is a courtesy; a model that cannot run has none
-        return None
-
-
-def _paired(sessions: list[ort.InferenceSession], feeds: Feeds, pairs: int) -> float:
-    def sample(one: ort.InferenceSession, repeats: int) -> float:
-        start = time.perf_counter()
-        for _ in range(repeats):
-            one.run(None, feeds)
-        return time.perf_counter() - start
-
-    for one in sessions:
-        sample(one, 3)
-    repeats = max(1, int(_SAMPLE_SECONDS / max(sample(sessions[0], 1), 1e-7)))
-    ratios = []
-    for number in range(pairs):
-        order = (0, 1) if number % 2 else (1, 0)
-        times = {k: sample(sessions[k], repeats) for k in order}
-        ratios.append(times[1] / times[0])
-    return float(np.median(ratios))
 
 
 def _invalid(original: onnx.ModelProto, result: onnx.ModelProto) -> str | None:
@@ -203,7 +169,8 @@ def _draw(rng: np.random.Generator, kind: str, shape: list[int], scale: float) -
     return np.zeros(shape, dtype=object)
 
 
-def _run(model: ort.InferenceSession, feeds: Feeds) -> list[np.ndarray] | None:
+def run(model: ort.InferenceSession, feeds: Feeds) -> list[np.ndarray] | None:
+    """The outputs in order, None where the model does not run on these inputs."""
     try:
         return list(model.run(None, feeds))
     except Exception:  # noqa: BLE001 - onnxruntime raises its own kinds; to the caller only whether it ran matters
@@ -245,7 +212,7 @@ def _noise(model: onnx.ModelProto, feeds: Feeds, expected: list[np.ndarray]) -> 
         n: np.nextafter(x, np.inf, dtype=x.dtype) if x.dtype in (np.float32, np.float64) else x
         for n, x in feeds.items()
     }
-    other = [r for f in (feeds, near) if (r := _run(plain, f)) is not None]
+    other = [r for f in (feeds, near) if (r := run(plain, f)) is not None]
     return max(
         (_relative(np.asarray(e), np.asarray(o)) for r in other for e, o in zip(expected, r, strict=True)), default=0.0
     )

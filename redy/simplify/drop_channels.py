@@ -19,11 +19,12 @@ from redy.simplify.take import Take
 
 @dataclass(frozen=True)
 class Dropped:
-    """What one pass removed: channels of layers, and constants that moved into their readers."""
+    """What one pass removed: channels of layers, constants that moved into their readers, and maps that were added."""
 
     channels: int
     constants: int
     where: dict[str, int]
+    maps: int = 0
 
 
 def drop_channels(graph: Graph, a: Analysis) -> Dropped:
@@ -57,7 +58,7 @@ def drop_channels(graph: Graph, a: Analysis) -> Dropped:
         add_map(graph, value, response, t.live(value, axis), axis, _dtype(value))
     graph.remove(vanished)
     graph.remove_unread()
-    return Dropped(channels, t.absorbed_constants, where)
+    return Dropped(channels, t.absorbed_constants, where, len(t.later_maps))
 
 
 def _dtype(value: ir.Value) -> ir.DataType:

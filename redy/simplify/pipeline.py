@@ -17,7 +17,8 @@ import onnx_ir as ir
 from redy.errors import CheckFailed, InputError
 from redy.simplify.analysis import Analysis
 from redy.simplify.axes import UNIFORM
-from redy.simplify.check import Deviation, compare, latency_ratio
+from redy.simplify.check import compare
+from redy.simplify.choice import Choice, quickest
 from redy.simplify.cost import Cost, count, parameters
 from redy.simplify.drop_channels import drop_channels
 from redy.simplify.facts import Facts
@@ -30,6 +31,8 @@ from redy.simplify.graph import Graph, dims
 from redy.simplify.merge_padding import merge_padding
 from redy.simplify.merge_reshapes import merge_reshapes
 from redy.simplify.prepare import inlined, overridable, prepare, share
+from redy.simplify.reasons import scattered, stayed
+from redy.simplify.report import LayerChange, Left, Report, Simplified
 from redy.simplify.residual import expand_residuals
 from redy.simplify.select_channels import Selector, settle_selectors, try_selectors
 from redy.simplify.split_gates import split_gates
@@ -42,83 +45,6 @@ RESIDUAL = ("auto", "union", "expand")
 
 
 Optimize = Literal["latency", "macs", "parameters"]
-SLOWEST = 1.02
-"""A result that takes more than this share of the original's time is not given back where latency counts."""
-
-
-_TOO_SMALL_TO_TIME = 1_000_000
-"""Multiply-adds below which onnxruntime's overhead for a call and a node is most of the time."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which rewrites a run may use.
-
-    Attributes:
-        residual: as in `simplify`.
-        fix_inputs: as in `simplify`.
-        maps: whether constants may become maps added behind a layer.
-        gates: whether gates may be split and selectors inserted.
-        block: layers keep a multiple of this number of channels.
-    """
-
-    residual: str
-    fix_inputs: bool = False
-    maps: bool = True
-    gates: bool = True
-    block: int = 1
-
-    def plainer(self) -> list[Choice]:
-        """Choices with less and less of what may cost time."""
-        filled = dataclasses.replace(self, block=BLOCK)
-        few = dataclasses.replace(filled, maps=False, gates=False)
-        return [filled, few, dataclasses.replace(few, residual="union")]
-
-    @property
-    def what(self) -> str:
-        """What was left out, in words."""
-        left = [name for name, kept in (("border maps", self.maps), ("gates", self.gates)) if not kept]
-        left += ["reordered residual sums"] if self.residual == "union" else []
-        filled = f"channels were kept up to multiples of {self.block}" if self.block > 1 else "all rewrites were used"
-        return f"{filled}, without {', '.join(left)}" if left else filled
-
-
-BLOCK = 8
-"""Channels that onnxruntime's convolutions compute at once."""
-
-
-@dataclass(frozen=True)
-class LayerChange:
-    """One layer (convolution or matrix product): output channels before and after; 0 after means that it is gone."""
-
-    name: str
-    op: str
-    before: int
-    after: int
-    constants: int = 0
-
-
-@dataclass(frozen=True)
-class Report:
-    """What `simplify` did, as numbers."""
-
-    layers: list[LayerChange]
-    before: Cost
-    after: Cost
-    constants_propagated: int
-    rewrites: dict[str, int]
-    deviation: Deviation | None = None
-    refused: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    latency: float | None = None
-
-
-@dataclass(frozen=True)
-class Simplified:
-    """The simplified model and its report; `model` is the very model that came in where nothing could be done."""
-
-    model: onnx.ModelProto
-    report: Report
 
 
 def simplify(
@@ -156,10 +82,25 @@ def simplify(
     if model.graph.sparse_initializer or model.training_info:
         return _left_alone(model, "it has sparse initializers or training information, which are not followed")
     choice = Choice(residual, fix_inputs=fix_inputs, gates=optimize != "parameters")
-    result = _checked(model, findings or {}, limit, choice, seed if check and not findings else None)
+    checked = seed if check and not findings else None
+    result = _checked(model, findings or {}, limit, choice, checked)
     if optimize != "latency" or result.model is model:
         return result
-    return _quickest(model, result, choice, seed, check=check)
+    first = [result]
+
+    def rewrite(wanted: Choice) -> Simplified:
+        return first.pop() if first and wanted == choice else _checked(model, {}, None, wanted, checked)
+
+    found = quickest(model, rewrite, choice, seed)
+    return found or _left_alone(model, "every smaller form was slower in onnxruntime than the original")
+
+
+@dataclass
+class Totals:
+    """Constants that moved into their readers, by layer, and maps that were added."""
+
+    constants: dict[str, int] = field(default_factory=dict)
+    maps: int = 0
 
 
 def _checked(
@@ -181,34 +122,6 @@ def _checked(
         culprit = _bisect(model, choice, steps, seed)
         raise CheckFailed(f"{deviation.text}; the rewrite that did it: {culprit}; nothing was written")
     return Simplified(simplified.model, dataclasses.replace(simplified.report, deviation=deviation))
-
-
-def _quickest(model: onnx.ModelProto, result: Simplified, choice: Choice, seed: int, *, check: bool) -> Simplified:
-    """The first of ever plainer results that is not slower than the original; the original where all are slower."""
-    tried = [result]
-    for plainer in (None, *choice.plainer()):
-        if plainer is not None:
-            result = _checked(model, {}, None, plainer, seed if check else None)
-            tried.append(result)
-        if result.model is model:
-            break
-        ratio = latency_ratio(model, result.model, seed)
-        if ratio is None or ratio <= SLOWEST:
-            note = [] if plainer is None else [f"{plainer.what} because the result was slower otherwise"]
-            report = dataclasses.replace(result.report, latency=ratio, notes=[*result.report.notes, *note])
-            return Simplified(result.model, report)
-    for candidate in tried:
-        # No node more, or a model of microseconds: the timer sees the runtime's own overhead, and the user is told.
-        small = candidate.report.before.multiply_adds < _TOO_SMALL_TO_TIME
-        if candidate.model is not model and (small or len(candidate.model.graph.node) <= len(model.graph.node)):
-            ratio = latency_ratio(model, candidate.model, seed)
-            slower = "could not be timed" if ratio is None else f"took {ratio:.2f} times the original's time"
-            text = f"the result has fewer channels, but {slower} in onnxruntime; --optimize macs does not time it"
-            report = dataclasses.replace(candidate.report, latency=ratio, notes=[*candidate.report.notes, text])
-            return Simplified(candidate.model, report)
-    return _left_alone(
-        model, f"every smaller form was slower in onnxruntime than the original ({len(tried)} were timed)"
-    )
 
 
 def _untouched(model: onnx.ModelProto, error: Exception) -> Simplified:
@@ -244,11 +157,38 @@ def _rewrite(
     stored = parameters(graph)
     prepare(graph, steps.allow)
     merge_reshapes(graph, steps.allow)
-    before = Cost(stored, count(graph).multiply_adds)  # only now are all shapes known that can be
-    prepared, most = len(steps.applied), max(stored, parameters(graph))
+    before = dataclasses.replace(count(graph), parameters=stored)  # only now are all shapes known that can be
+    most = max(stored, parameters(graph))
     tracked = _layers(graph)
     graph.widths = {node: width for node, (_, _, width) in tracked.items()}
-    constants: dict[str, int] = {}
+    changed, totals = _passes(graph, findings, steps, choice)
+    graph.remove_unread()
+    layers = [_change(name, op, n, node, totals.constants) for node, (name, op, n) in tracked.items()]
+    names = {node: name for node, (name, _, _) in tracked.items()}
+    left = Left(stayed(Analysis(graph, _flow_of, _facts(graph, findings)), names), scattered(graph, names))
+    if not changed:
+        return Simplified(model, Report(layers, before, before, 0, {}, refused=refused, left=left)), steps
+    share(graph)
+    graph.remove_unread_initializers(unread)
+    after = count(graph)
+    rewrites = steps.counts() | ({"border_maps": totals.maps} if totals.maps else {})
+    report = Report(layers, before, after, sum(totals.constants.values()), rewrites, refused=refused, left=left)
+    if after.parameters > most and choice.maps:
+        return _rewrite(model, findings, limit, dataclasses.replace(choice, maps=False))
+    graph.forget_inferred_shapes()
+    proto = _to_proto(graph, model)
+    grown = [f"parameters would grow from {before.parameters} to {after.parameters}"] * (after.parameters > most)
+    grown += ["the stored weights would take more bytes"] * (_weight_bytes(proto) > _weight_bytes(model))
+    if grown and not findings:
+        refused += grown
+        untouched = [LayerChange(c.name, c.op, c.before, c.before) for c in layers]
+        return Simplified(model, Report(untouched, before, before, 0, {}, refused=refused, left=left)), steps
+    return Simplified(proto, report), steps
+
+
+def _passes(graph: Graph, findings: Mapping[str, ChannelFinding], steps: Steps, choice: Choice) -> tuple[bool, Totals]:
+    """All rewrites in their order; whether anything changed."""
+    totals, prepared = Totals(), len(steps.applied)
     straighten(graph, findings, steps.allow)
     fold_shapes(graph)
     fuse_batchnorm(graph, steps.allow)
@@ -261,7 +201,7 @@ def _rewrite(
 
     def rounds() -> bool:
         for number in range(MAX_ROUNDS):
-            progress = _round(graph, findings, steps, constants)
+            progress = _round(graph, findings, steps, totals)
             if not progress + fuse_batchnorm(graph, steps.allow):
                 return number > 0
         return True
@@ -276,25 +216,7 @@ def _rewrite(
     settle_selectors(graph)
     if choice.residual != "union":
         changed |= expand_residuals(graph, choice.residual, steps.allow) > 0
-    layers = [_change(name, op, n, node, constants) for node, (name, op, n) in tracked.items()]
-    if not changed:
-        return Simplified(model, Report(layers, before, before, 0, {}, refused=refused)), steps
-    graph.remove_unread()
-    share(graph)
-    graph.remove_unread_initializers(unread)
-    after = count(graph)
-    report = Report(layers, before, after, sum(constants.values()), steps.counts(), refused=refused)
-    if after.parameters > most and choice.maps:
-        return _rewrite(model, findings, limit, dataclasses.replace(choice, maps=False))
-    graph.forget_inferred_shapes()
-    proto = _to_proto(graph, model)
-    grown = [f"parameters would grow from {before.parameters} to {after.parameters}"] * (after.parameters > most)
-    grown += ["the stored weights would take more bytes"] * (_weight_bytes(proto) > _weight_bytes(model))
-    if grown and not findings:
-        refused += grown
-        untouched = [LayerChange(c.name, c.op, c.before, c.before) for c in layers]
-        return Simplified(model, Report(untouched, before, before, 0, {}, refused=refused)), steps
-    return Simplified(proto, report), steps
+    return changed, totals
 
 
 def _weight_bytes(model: onnx.ModelProto) -> int:
@@ -335,15 +257,16 @@ def _to_proto(graph: Graph, original: onnx.ModelProto) -> onnx.ModelProto:
     return proto
 
 
-def _round(graph: Graph, findings: Mapping[str, ChannelFinding], steps: Steps, constants: dict[str, int]) -> int:
+def _round(graph: Graph, findings: Mapping[str, ChannelFinding], steps: Steps, totals: Totals) -> int:
     facts = _facts(graph, findings)
     folded = fold_constants(graph, Analysis(graph, _flow_of, facts), steps.allow)
     if folded:
         graph.remove_unread()
     a = Analysis(graph, _flow_of, facts, steps.allow)
     dropped = drop_channels(graph, a)
+    totals.maps += dropped.maps
     for name, number in dropped.where.items():
-        constants[name] = constants.get(name, 0) + number
+        totals.constants[name] = totals.constants.get(name, 0) + number
     graph.remove_unread()
     return folded + dropped.channels
 

@@ -172,16 +172,20 @@ def _expanded(
 
 def spread(graph: Graph, value: ir.Value, table: ir.Value, axes: tuple[Axis, ...], before: ir.Node) -> ir.Value:
     """A table over classes, gathered to the positions of `value`; the innermost axis first, while it is small."""
+    shape, full = list(dims(table) or ()), dims(value) or ()
     for i in reversed(range(len(axes))):
         axis = axes[i]
         if isinstance(axis, Uniform):
             continue
+        shape[i] = full[i]
         index = (
             graph.add_constant(f"{value.name}_classes", axis.index, ir.DataType.INT64)
             if isinstance(axis, Listed)
             else _near_index(graph, value, i, axis, before)
         )
-        table = graph.add_node("Gather", [table, index], before, stem="map", dtype=table.dtype, attributes={"axis": i})
+        table = graph.add_node(
+            "Gather", [table, index], before, stem="map", shape=shape, dtype=table.dtype, attributes={"axis": i}
+        )
     return table
 
 

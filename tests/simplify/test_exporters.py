@@ -281,7 +281,8 @@ def test_blocks_of_channels_are_filled_and_not_more():
         {"y": [1, 4, 7, 7]},
         {"w": weights, "v": rng.standard_normal((4, 24, 1, 1))},
     )
-    from redy.simplify.pipeline import Choice, _checked
+    from redy.simplify.choice import Choice
+    from redy.simplify.pipeline import _checked
 
     assert channels(_checked(made, {}, None, Choice("auto", block=8), 0).model) == [16, 4]
     assert channels(_checked(made, {}, None, Choice("auto"), 0).model) == [11, 4]

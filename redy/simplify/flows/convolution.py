@@ -184,7 +184,7 @@ class Convolution(Flow):
             and count > _WORTH_ALIGNING * width
             and count + lacking <= live.size
         ):
-            a.revive(labels[np.flatnonzero(~live)[:lacking]])
+            a.revive(labels[np.flatnonzero(~live)[:lacking]], filling=True)
 
     # --- rewriting -----------------------------------------------------------------------------------------------
 
