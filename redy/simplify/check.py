@@ -24,6 +24,8 @@ Feeds = dict[str, np.ndarray]
 BATCHES = (1, 3)
 SIZES = (32, 33, 17, 64, 8, 224)
 _USEFUL_SIZES = 3
+_BIG = 32_000_000
+"""Bytes from which on a model goes to onnxruntime by a file, which it maps into memory rather than copy it twice."""
 _TOO_BIG_FOR_ONE_MESSAGE = 1_900_000_000
 _TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
 _NOISE_FACTOR = 20.0
@@ -45,7 +47,7 @@ def compare(original: onnx.ModelProto, result: onnx.ModelProto, seed: int) -> De
     if invalid:
         return Deviation(True, invalid)
     try:
-        first = session(original)
+        wanted, kinds = _expected(original, seed)
     except Exception as error:  # noqa: BLE001 - a model that onnxruntime cannot run can still be simplified
         return Deviation(False, f"not compared: onnxruntime cannot run the original ({_line(error)})")
     try:
@@ -53,35 +55,44 @@ def compare(original: onnx.ModelProto, result: onnx.ModelProto, seed: int) -> De
     except Exception as error:  # noqa: BLE001 - onnxruntime and onnx raise kinds of their own
         return Deviation(True, f"onnxruntime cannot run the result ({_line(error)})")
     worst, runs = 0.0, 0
-    for feeds in inputs(first, seed):
-        expected = run(first, feeds)
-        if expected is None or any(_overflows(e) for e in expected):
-            continue
+    for feeds, expected in wanted:
         got = run(second, feeds)
         if got is None:
             return Deviation(True, f"onnxruntime cannot run the result on inputs of {_sizes(feeds)}")
         runs += 1
-        for output, e, g in zip(first.get_outputs(), expected, got, strict=True):
+        for (name, kind), e, g in zip(kinds, expected, got, strict=True):
             if np.shape(e) != np.shape(g) or np.asarray(e).dtype != np.asarray(g).dtype:
-                return Deviation(True, f"output {output.name} has another shape or type on inputs of {_sizes(feeds)}")
+                return Deviation(True, f"output {name} has another shape or type on inputs of {_sizes(feeds)}")
             relative = _relative(np.asarray(e), np.asarray(g))
-            limit = _limit(output.type)
-            if relative > limit and relative > _NOISE_FACTOR * _noise(original, feeds, expected):
-                text = f"output {output.name} differs by {relative:.1e} of its magnitude on inputs of {_sizes(feeds)}"
+            if relative > _limit(kind) and relative > _NOISE_FACTOR * _noise(original, feeds, expected):
+                text = f"output {name} differs by {relative:.1e} of its magnitude on inputs of {_sizes(feeds)}"
                 return Deviation(True, text, relative, runs)
             worst = max(worst, relative)
     return Deviation(False, f"largest deviation {worst:.1e} over {runs} runs", worst, runs)
 
 
+def _expected(
+    original: onnx.ModelProto, seed: int
+) -> tuple[list[tuple[Feeds, list[np.ndarray]]], list[tuple[str, str]]]:
+    """Inputs and what the original makes of them where that is finite, and names and types of its outputs.
+
+    The session ends here: two big models need not be in memory at once.
+    """
+    one = session(original)
+    results = [(feeds, expected) for feeds in inputs(one, seed) if (expected := run(one, feeds)) is not None]
+    finite = [(feeds, expected) for feeds, expected in results if not any(_overflows(e) for e in expected)]
+    return finite, [(output.name, output.type) for output in one.get_outputs()]
+
+
 def session(model: onnx.ModelProto, *, optimise: bool = True, threads: int = 0) -> ort.InferenceSession:
-    """An onnxruntime session; models too big for one message go through a temporary folder."""
+    """An onnxruntime session; big models go through a temporary folder."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     providers = ["CPUExecutionProvider"]
-    if sum(len(t.raw_data) for t in model.graph.initializer) < _TOO_BIG_FOR_ONE_MESSAGE:
+    if sum(len(t.raw_data) for t in model.graph.initializer) < _BIG:
         return ort.InferenceSession(model.SerializeToString(), options, providers=providers)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
@@ -131,15 +142,20 @@ def _invalid(original: onnx.ModelProto, result: onnx.ModelProto) -> str | None:
     if sum(len(t.raw_data) for t in result.graph.initializer) >= _TOO_BIG_FOR_ONE_MESSAGE:
         return None  # onnxruntime checks it from a file
     try:
-        onnx.checker.check_model(original)
-    except Exception:  # noqa: BLE001 - what was not valid before cannot be expected to be so now
-        return None
-    try:
         onnx.checker.check_model(result)
         onnx.shape_inference.infer_shapes(result, check_type=True, strict_mode=False)
     except Exception as error:  # noqa: BLE001 - onnxruntime and onnx raise kinds of their own
-        return f"the result is not a valid model ({_line(error)})"
+        return f"the result is not a valid model ({_line(error)})" if _valid(original) else None
     return None
+
+
+def _valid(model: onnx.ModelProto) -> bool:
+    """What was not valid before cannot be expected to be so afterwards."""
+    try:
+        onnx.checker.check_model(model)
+    except Exception:  # noqa: BLE001 - onnx raises kinds of its own
+        return False
+    return True
 
 
 def _opsets(model: onnx.ModelProto) -> dict[str, int]:

@@ -1,7 +1,8 @@
 """Which rewrites a run may use, and which form of the result is given back where latency counts.
 
 The choice is the cost model's and so the same on every machine and run; the clock only vetoes: a form that is slower
-than 1.02 times the original beyond the noise of the measurement is not given back, and a plainer one is tried.
+than 1.02 times the original is not given back, and a plainer one is tried. Where the ratio is near 1.02 it is measured
+until it is clear on which side it lies, or for some seconds.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 import onnx
 
+from redy.simplify.cost import Cost
 from redy.simplify.latency import Latency, measure
 from redy.simplify.report import Simplified
 
@@ -24,7 +26,11 @@ BLOCK = 8
 TOO_SMALL = 100_000
 """Multiply-adds below which onnxruntime's overhead for a call and a node is nearly all of the time."""
 
-_COSTLY = ("border_maps", "split_gates", "select_channels", "expand_residuals")
+_AS_GOOD = 1.1
+"""A form with fewer multiply-adds is preferred while its estimated time is at most this share of the best one's."""
+
+_COSTLY_GATES = frozenset(["split_gates", "select_channels"])
+_COSTLY = (*_COSTLY_GATES, "border_maps", "expand_residuals")
 """Rewrites that may take more time than they save."""
 
 
@@ -46,15 +52,15 @@ class Choice:
     gates: bool = True
     block: int = 1
 
-    @property
-    def plain(self) -> Choice:
-        """Without what may cost time."""
-        return dataclasses.replace(self, maps=False, gates=False)
+    def fewer(self) -> list[Choice]:
+        """Without border maps, and without gates too."""
+        flat = dataclasses.replace(self, maps=False)
+        return [flat, dataclasses.replace(flat, gates=False)]
 
-    def plainer(self) -> list[Choice]:
-        """Choices with less and less of what may cost time."""
-        filled = dataclasses.replace(self, block=BLOCK)
-        return [filled, filled.plain, dataclasses.replace(filled.plain, residual="union")]
+    @property
+    def filled(self) -> Choice:
+        """With channels kept up to blocks."""
+        return dataclasses.replace(self, block=BLOCK)
 
     @property
     def what(self) -> str:
@@ -66,23 +72,25 @@ class Choice:
 
 
 def quickest(
-    model: onnx.ModelProto, rewrite: Callable[[Choice], Simplified], choice: Choice, seed: int
+    model: onnx.ModelProto,
+    rewrite: Callable[[Choice], Simplified],
+    accept: Callable[[Simplified, Choice], Simplified],
+    choice: Choice,
+    seed: int,
 ) -> Simplified | None:
     """The form that the cost model prefers and the clock does not veto; None where it vetoes every one.
 
-    `rewrite` makes one form; it gives back the model itself where nothing could be done.
+    `rewrite` makes one form, or gives back the model itself; `accept` compares one with the original.
     """
     full = rewrite(choice)
     if full.model is model:
         return full
     if full.report.before.multiply_adds < TOO_SMALL:
-        return _small(full, measure(model, full.model, SLOWEST, seed))
+        return _small(accept(full, choice), measure(model, full.model, SLOWEST, seed))
     for made, used in _forms(full, rewrite, choice):
-        if made.model is model:
-            return made
         latency = measure(model, made.model, SLOWEST, seed)
         if latency is None or not latency.slower(SLOWEST):
-            return _timed(made, latency, [] if used == choice else [_because(used)])
+            return _timed(accept(made, used), latency, [] if used == choice else [_because(used)])
     return None
 
 
@@ -100,18 +108,29 @@ def _small(made: Simplified, latency: Latency | None) -> Simplified:
 def _forms(
     full: Simplified, rewrite: Callable[[Choice], Simplified], choice: Choice
 ) -> Iterator[tuple[Simplified, Choice]]:
-    """Forms by estimated time, then ever plainer ones; equal ones once."""
-    forms = [(full, choice)]
+    """First the form with the fewest multiply-adds of those that are as good as the best estimate, then by estimate."""
+    wanted = [choice]
     if any(name in full.report.rewrites for name in _COSTLY):
-        forms.append((rewrite(choice.plain), choice.plain))
-        forms.sort(key=lambda form: form[0].report.after.estimate)  # equal estimates keep their order
-    yield from forms
-    seen = [made.model for made, _ in forms]
-    for plainer in choice.plainer():
-        made = rewrite(plainer)
-        if made.model not in seen:
-            seen.append(made.model)
-            yield made, plainer
+        wanted += choice.fewer()[: 1 if _COSTLY_GATES.isdisjoint(full.report.rewrites) else 2]
+    after = full.report.after
+    if after.unblocked > (1 - 1 / _AS_GOOD) * after.estimate:  # else filling blocks cannot pay
+        wanted += [one.filled for one in wanted]
+    forms: list[tuple[Cost, Choice]] = []
+    for one in wanted:
+        report = (full if one == choice else rewrite(one)).report
+        if report.rewrites and all(report.after != cost for cost, _ in forms):  # else the original, or a form again
+            forms.append((report.after, one))
+    forms.sort(key=lambda form: form[0].estimate)  # equal estimates keep their order
+    enough = forms[0][0].estimate * _AS_GOOD
+    first = min((form for form in forms if form[0].estimate <= enough), key=lambda form: form[0].multiply_adds)
+    for _, one in [first, *(form for form in forms if form is not first)]:
+        yield full if one == choice else rewrite(one), one  # made again rather than held: models are big
+    if "expand_residuals" not in full.report.rewrites:
+        return
+    last = dataclasses.replace(choice.filled.fewer()[-1], residual="union")
+    made = rewrite(last)
+    if made.report.rewrites:
+        yield made, last
 
 
 def _because(used: Choice) -> str:

@@ -2,7 +2,8 @@
 
 Sizes that are dynamic count as `NOMINAL` says, a batch as 1. The estimate is in nanoseconds of one thread, coarse, and
 there to compare forms of one model: what a layer multiplies, with its channels rounded up to the blocks that
-onnxruntime computes at once, and what every node moves that is not merged into the layer before it.
+onnxruntime computes at once, and what every node moves that is not merged into the layer before it. What is computed
+from stored tensors alone costs nothing, because it is computed when the model is loaded.
 """
 
 from __future__ import annotations
@@ -20,12 +21,17 @@ NOMINAL = {4: 224, 5: 32}
 OTHER_NOMINAL = 128
 
 _BLOCK = 8
-_PER_MULTIPLY_ADD = 0.04
-_PER_MULTIPLY_ADD_UNBLOCKED = 0.12
-_PER_ELEMENT = 0.25
-_PER_ELEMENT_MOVED = 1.0
-_FREE = frozenset(["Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Constant", "Shape", "Dropout", "Size"])
-_MOVING = frozenset(["Gather", "Pad", "Transpose", "Concat", "Slice", "Split", "Expand", "Tile", "ScatterND"])
+# Nanoseconds, measured with one thread (benchmarks/runtime_costs.py); only their proportions matter.
+_PER_NODE = 320.0
+_PER_MULTIPLY_ADD = 0.01
+_PER_MULTIPLY_ADD_DEPTHWISE = 0.035
+_PER_MULTIPLY_ADD_UNBLOCKED = 0.125
+_PER_ELEMENT = 0.1
+_PER_ELEMENT_BEHIND_CONVOLUTION = 0.4  # the blocks are put in order before, and back behind it
+_PER_ELEMENT_OF_MAP = 1.0  # a sum with a tensor of all positions, which also keeps the activation apart
+_PER_ELEMENT_PICKED = 2.4  # a Gather along the last axis copies number by number
+_FREE = frozenset(["Identity", "Constant", "Dropout"])
+_NO_WORK = frozenset(["Reshape", "Flatten", "Squeeze", "Unsqueeze", "Shape", "Size"])
 _ABSORBED = frozenset(["Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "BatchNormalization"])
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -34,23 +40,36 @@ Sizes = Mapping[ir.Value, tuple[Dim, ...]]
 
 @dataclass(frozen=True)
 class Cost:
-    """Numbers in initializers and constants of floating-point type, multiply-adds and nanoseconds of one evaluation."""
+    """What one evaluation takes.
+
+    Attributes:
+        parameters: numbers in initializers and constants of floating-point type.
+        multiply_adds: of convolutions and matrix products.
+        estimate: nanoseconds of one thread.
+        unblocked: how many of these go to grouped convolutions whose channels do not fill blocks.
+    """
 
     parameters: int
     multiply_adds: int
     estimate: float = 0.0
+    unblocked: float = 0.0
 
 
 def count(graph: Graph) -> Cost:
     """Count a graph at its nominal sizes."""
     sizes = nominal(graph)
-    total, time = 0, 0.0
+    total, time, unblocked = 0, 0.0, 0.0
+    stored = set(graph.graph.initializers.values())
     for node in graph.graph.all_nodes():
-        if is_standard(node):
+        if node.inputs and all(value is None or value in stored for value in node.inputs):
+            stored.update(node.outputs)  # computed once, when the model is loaded
+        elif is_standard(node):
             work = multiply_adds(node, sizes)
             total += work
-            time += _time(node, work, graph, sizes)
-    return Cost(parameters(graph), total, time)
+            spent = _time(node, work, graph, sizes)
+            time += spent
+            unblocked += spent if work and _rate(node, sizes) == _PER_MULTIPLY_ADD_UNBLOCKED else 0.0
+    return Cost(parameters(graph), total, time, unblocked)
 
 
 def nominal(graph: Graph) -> Sizes:
@@ -113,14 +132,18 @@ def multiply_adds(node: ir.Node, sizes: Sizes) -> int:
 def _time(node: ir.Node, work: int, graph: Graph, sizes: Sizes) -> float:
     """Nanoseconds of one node."""
     if work and node.op_type in _LAYERS:
-        return work * _rate(node, sizes)
-    if node.op_type in _FREE or not node.outputs:
+        return _PER_NODE + work * _rate(node, sizes)
+    if node.op_type in _FREE or not node.outputs or _merged(node, graph):
         return 0.0
     shape = _sizes(node.outputs[0], sizes)
-    elements = float(np.prod(shape)) if shape else 1.0
-    if _merged(node, graph):
-        return 0.0
-    return elements * (_PER_ELEMENT_MOVED if node.op_type in _MOVING else _PER_ELEMENT)
+    if node.op_type in _NO_WORK or not shape:
+        return _PER_NODE
+    rate = _PER_ELEMENT
+    if node.op_type == "Gather" and get_int(node, "axis", 0) % len(shape) == len(shape) - 1:
+        rate = _PER_ELEMENT_PICKED
+    elif _behind_convolution(node, graph):
+        rate = _PER_ELEMENT_OF_MAP if _adds_map(node, sizes) else _PER_ELEMENT_BEHIND_CONVOLUTION
+    return _PER_NODE + float(np.prod(shape)) * rate
 
 
 def _rate(node: ir.Node, sizes: Sizes) -> float:
@@ -130,8 +153,30 @@ def _rate(node: ir.Node, sizes: Sizes) -> float:
         return _PER_MULTIPLY_ADD
     channels, groups = y[1], get_int(node, "group", 1)
     if groups > 1:
-        return _PER_MULTIPLY_ADD if channels % _BLOCK == 0 else _PER_MULTIPLY_ADD_UNBLOCKED
+        depthwise = groups == channels
+        blocked = _PER_MULTIPLY_ADD_DEPTHWISE if depthwise else _PER_MULTIPLY_ADD
+        return blocked if channels % _BLOCK == 0 else _PER_MULTIPLY_ADD_UNBLOCKED
     return _PER_MULTIPLY_ADD * (-(-channels // _BLOCK) * _BLOCK) / max(channels, 1)
+
+
+def _behind_convolution(node: ir.Node, graph: Graph) -> bool:
+    """Whether it reads what a convolution makes, perhaps with what is merged into that."""
+    producers = [p for value in node.inputs if value is not None and (p := value.producer()) is not None]
+    return any(p.op_type == "Conv" or (_merged(p, graph) and p.op_type in _ABSORBED) for p in producers)
+
+
+def _adds_map(node: ir.Node, sizes: Sizes) -> bool:
+    """Whether it adds a table of positions: a stored one, or one gathered at run time."""
+    if node.op_type != "Add":
+        return False
+    for value in node.inputs:
+        producer = None if value is None else value.producer()
+        shape = _sizes(value, sizes) or []
+        if producer is not None and producer.op_type == "Gather":
+            return True
+        if producer is None and value is not None and value.is_initializer() and any(n > 1 for n in shape[2:]):
+            return True
+    return False
 
 
 def _merged(node: ir.Node, graph: Graph) -> bool:

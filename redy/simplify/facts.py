@@ -51,6 +51,15 @@ class Facts:
         """Whether each known channel holds one number everywhere."""
         return all(isinstance(axis, Uniform) for axis in self.axes)
 
+    def only_uniform(self) -> Facts:
+        """What is known of channels that hold one number everywhere."""
+        spread = tuple(i for i, n in enumerate(self.known.shape) if n == 1 and self.table.shape[i] > 1)
+        if not spread:
+            return self
+        first = self.table[tuple(slice(0, 1) if i in spread else slice(None) for i in range(self.table.ndim))]
+        same = np.asarray((self.table == first).all(axis=spread, keepdims=True))
+        return Facts.of(self.known & same, self.table, self.axes)
+
     def values(self) -> Table:
         """The number of each label where the facts are uniform."""
         return np.broadcast_to(self.table, self.known.shape)

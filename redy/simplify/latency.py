@@ -49,8 +49,8 @@ class Latency:
     sizes: str
 
     def slower(self, limit: float) -> bool:
-        """Whether the ratio is above the limit beyond the noise of the measurement."""
-        return self.low > limit
+        """Whether the ratio is above the limit."""
+        return self.ratio > limit
 
 
 def measure(

@@ -83,15 +83,16 @@ def simplify(
         return _left_alone(model, "it has sparse initializers or training information, which are not followed")
     choice = Choice(residual, fix_inputs=fix_inputs, gates=optimize != "parameters")
     checked = seed if check and not findings else None
-    result = _checked(model, findings or {}, limit, choice, checked)
-    if optimize != "latency" or result.model is model:
-        return result
-    first = [result]
 
     def rewrite(wanted: Choice) -> Simplified:
-        return first.pop() if first and wanted == choice else _checked(model, {}, None, wanted, checked)
+        return rewritten(model, wanted, findings or {}, limit)
 
-    found = quickest(model, rewrite, choice, seed)
+    def accept(made: Simplified, used: Choice) -> Simplified:
+        return made if checked is None or made.model is model else _accepted(model, made, used, checked)
+
+    if optimize != "latency":
+        return accept(rewrite(choice), choice)
+    found = quickest(model, rewrite, accept, choice, seed)
     return found or _left_alone(model, "every smaller form was slower in onnxruntime than the original")
 
 
@@ -103,25 +104,26 @@ class Totals:
     maps: int = 0
 
 
-def _checked(
+def rewritten(
     model: onnx.ModelProto,
-    findings: Mapping[str, ChannelFinding],
-    limit: int | None,
     choice: Choice,
-    seed: int | None,
+    findings: Mapping[str, ChannelFinding] | None = None,
+    limit: int | None = None,
 ) -> Simplified:
-    """The rewritten model, compared with the original on inputs of this seed (None: not compared)."""
+    """One form of the model, not compared with it."""
     try:
-        simplified, steps = _rewrite(model, findings, limit, choice)
+        return _rewrite(model, findings or {}, limit, choice)[0]
     except (AssertionError, ValueError, IndexError, KeyError, TypeError, NotImplementedError) as error:
         return _untouched(model, error)
-    if seed is None or simplified.model is model:
-        return simplified
-    deviation = compare(model, simplified.model, seed)
+
+
+def _accepted(model: onnx.ModelProto, made: Simplified, choice: Choice, seed: int) -> Simplified:
+    """The result, compared with the original on inputs of this seed."""
+    deviation = compare(model, made.model, seed)
     if deviation.failed:
-        culprit = _bisect(model, choice, steps, seed)
+        culprit = _bisect(model, choice, seed)
         raise CheckFailed(f"{deviation.text}; the rewrite that did it: {culprit}; nothing was written")
-    return Simplified(simplified.model, dataclasses.replace(simplified.report, deviation=deviation))
+    return Simplified(made.model, dataclasses.replace(made.report, deviation=deviation))
 
 
 def _untouched(model: onnx.ModelProto, error: Exception) -> Simplified:
@@ -313,13 +315,14 @@ def _change(name: str, op: str, before: int, node: ir.Node, constants: Mapping[s
     return LayerChange(name, op, before, after, constants.get(name, 0))
 
 
-def _bisect(model: onnx.ModelProto, choice: Choice, steps: Steps, seed: int) -> str:
+def _bisect(model: onnx.ModelProto, choice: Choice, seed: int) -> str:
     """The first rewrite with which the result is wrong: right with `low` of them, wrong with `high`."""
 
     def wrong(limit: int) -> bool:
         candidate, _ = _rewrite(model, {}, limit, choice)
         return candidate.model is not model and compare(model, candidate.model, seed).failed
 
+    _, steps = _rewrite(model, {}, None, choice)
     return steps.name_of(first_wrong(wrong, len(steps.asked)))
 
 

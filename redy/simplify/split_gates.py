@@ -6,7 +6,8 @@ The product c_i g_i is not constant, but the same at every position, so a convol
 
 The second sum is a layer on the gate alone, one multiply-add per image and pair of channels, not one per position;
 channels K leave the first sum and everything before it. Where x_i is a map (zero padding before it) that has a few
-different rows and columns, the layer on the gate is evaluated once for each of these classes and the result gathered.
+different rows and columns, the layer on the gate is evaluated once for each of these classes and the result gathered;
+where that is too many, only the channels that are the same everywhere go.
 """
 
 from __future__ import annotations
@@ -38,13 +39,9 @@ def split_gates(graph: Graph, a: Analysis, allow: Callable[[str, str], bool]) ->
         if found is None or reader is None or not isinstance(flow, Convolution) or not _plain(reader, flow, graph):
             continue
         x, gate = found
-        facts = a.facts[x]
+        facts = a.facts[x] if _representable(a.facts[x], reader, flow, graph) else a.facts[x].only_uniform()
         constant = facts.known.ravel() & ~facts.zero().ravel() & a.live(node.outputs[0], 1)
-        if (
-            constant.size != flow.inputs
-            or constant.mean() < _SMALLEST_SHARE
-            or not _representable(facts, reader, flow, graph)
-        ):
+        if constant.size != flow.inputs or constant.mean() < _SMALLEST_SHARE:
             continue
         constant &= flow.reached(np.ones(flow.outputs, dtype=bool))
         if constant.any() and not constant.all() and allow("split_gates", node.name or node.outputs[0].name or ""):

@@ -282,10 +282,10 @@ def test_blocks_of_channels_are_filled_and_not_more():
         {"w": weights, "v": rng.standard_normal((4, 24, 1, 1))},
     )
     from redy.simplify.choice import Choice
-    from redy.simplify.pipeline import _checked
+    from redy.simplify.pipeline import rewritten
 
-    assert channels(_checked(made, {}, None, Choice("auto", block=8), 0).model) == [16, 4]
-    assert channels(_checked(made, {}, None, Choice("auto"), 0).model) == [11, 4]
+    assert channels(rewritten(made, Choice("auto", block=8)).model) == [16, 4]
+    assert channels(rewritten(made, Choice("auto")).model) == [11, 4]
 
 
 def test_sizes_through_merged_batch_and_heads():
