@@ -1,5 +1,5 @@
 """Certificates are made here: hints are searched for, and only what the checker accepts is written."""
 
-from redy.certificates.make import Refusal, certify_files
+from redy.certificates.make import Draft, Effort, Refusal, certify_files, draft
 
-__all__ = ["Refusal", "certify_files"]
+__all__ = ["Draft", "Effort", "Refusal", "certify_files", "draft"]

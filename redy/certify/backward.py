@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from .lines import Lines, difference, plain
+from .lines import Lines, block_lines
 from .rounding import GROW, TINY, UNIT
-from .space import Array, Block, Rows, Space
+from .space import Array, Rows, Space
 
 STEP, FALL = 0.7, 0.7
 """How far `fit` moves slopes first, and the factor from step to step."""
 HOPE = 0.9
 """`fit` goes on with bounds that reached this share of the best before."""
 PAIRS = 2**21
-"""Numbers in one array of slopes that `fit` may hold."""
+"""Numbers in one array of slopes that `fit` holds at once."""
 
 
-def lower(space: Space, rows: Rows, slack: Array, lines: list[Lines], low: Array, high: Array) -> tuple[Array, Array]:
+def lower(space: Space, rows: Rows, lines: list[Lines], low: Array, high: Array) -> tuple[Array, Array]:
     """Lower bounds (B, r) of rows on sub-boxes [low, high] (B, n), and the final coefficients (B, r, columns).
 
-    `rows.T` is (r, columns) for all boxes alike or (B, r, columns); `slack` = `Space.slack(rows)` likewise; `lines` are
-    those of the first blocks, whose variables alone the rows may use.
+    `rows.T` is (r, columns) for all boxes alike or (B, r, columns); `lines` are those of the first blocks, whose
+    variables alone the rows may use.
 
     Rounding. Given the computed coefficients D of the rows substituted, column k ends with
     T_k + sum_j D_j T_jk; every product passes at most 2 U + n + 8 roundings in each order of summation (2 in D, the
@@ -38,18 +38,15 @@ def lower(space: Space, rows: Rows, slack: Array, lines: list[Lines], low: Array
     width = n + 1 + sum(line.over.shape[1] for line in lines)
     acc = np.zeros((boxes, count, width))
     acc[:, :, : rows.T.shape[-1]] = rows.T
-    error = np.zeros((boxes, count)) + slack
-    total = np.zeros((boxes, count))
+    error, total = np.zeros((boxes, count)) + space.slack(rows), np.zeros((boxes, count))
     share = space.gamma(8 * space.count + n + 64)
     for block, line in zip(reversed(space.blocks[: len(lines)]), reversed(lines), strict=True):
         a = acc[:, :, n + 1 + block.first : n + 1 + block.stop]
-        taken, stacked, above = _substituted(a, line), block.stacked, n + 1 + block.first
-        drop = taken.pop()
-        D = np.concatenate(taken, axis=2) if len(taken) > 1 else taken[0]
-        q = space.slack(stacked).reshape(len(taken), -1).sum(axis=0)
-        error += np.abs(a) @ q - share * drop
+        D, drop = _substituted(a, line)
+        below, above = block.stacked, n + 1 + block.first
+        error += np.abs(a) @ space.block_slack(block) - share * drop
         total += drop
-        acc[:, :, :above] += (D.reshape(boxes * count, -1) @ stacked.T).reshape(boxes, count, above)
+        acc[:, :, :above] += (D.reshape(boxes * count, -1) @ below.T).reshape(boxes, count, above)
     c = acc[:, :, :n]
     total += acc[:, :, n] + _product(np.maximum(c, 0), low) + _product(np.minimum(c, 0), high)
     return total - (error * GROW + np.abs(total) * (8 * UNIT) + TINY), acc
@@ -60,88 +57,71 @@ def _product(a: Array, b: Array) -> Array:
     return np.asarray(np.matmul(a, b[:, :, None])[:, :, 0])
 
 
-def _substituted(a: Array, line: Lines) -> list[Array]:
-    """Coefficients of the block's rows, of the partner's rows if there are any, and the intercepts' sum (<= 0)."""
+def _substituted(a: Array, line: Lines) -> tuple[Array, Array]:
+    """Coefficients of the block's rows, then of the partners' rows if there are any; the intercepts' sum (<= 0)."""
     positive, negative = np.maximum(a, 0), np.minimum(a, 0)
-    drop = _product(positive, line.under) + _product(negative, line.over)
-    slopes = [(line.below, line.above)]
+    D = positive * line.below[:, None] + negative * line.above[:, None]
     if line.below_z is not None and line.above_z is not None:
-        slopes.append((line.below_z, line.above_z))
-    return [*(positive * below[:, None] + negative * above[:, None] for below, above in slopes), drop]
-
-
-def block_lines(block: Block, lower_: Array, upper: Array, before: tuple[Array, Array]) -> Lines:
-    """Lines of a block from bounds (B, m) of its rows and bounds (B, first) of the rows of all variables before it."""
-    partner = block.partner
-    if partner is None:
-        return plain(lower_, upper)
-    ends = [np.broadcast_to(end, lower_.shape).copy() for end in (partner.lower, partner.upper)]
-    known = partner.column >= 0
-    for end, bound in zip(ends, before, strict=True):
-        end[:, known] = bound[:, partner.column[known]]
-    return difference(lower_, upper, *ends)
-
-
-def both(rows: Rows) -> Rows:
-    """Every row and, below, its negative."""
-    return Rows(np.concatenate([rows.T, -rows.T]), np.concatenate([rows.e, rows.e]))
+        D = np.concatenate([D, positive * line.below_z[:, None] + negative * line.above_z[:, None]], axis=2)
+    return D, _product(positive, line.under) + _product(negative, line.over)
 
 
 def forward(space: Space, low: Array, high: Array) -> tuple[Array, Array, list[Lines]]:
     """Bounds (B, U) of all variables' rows on sub-boxes, never wider than those on the whole box, and all lines."""
     at, up, lines = np.empty((len(low), space.count)), np.empty((len(low), space.count)), list[Lines]()
     for block in space.blocks:
-        part, rows = slice(block.first, block.stop), both(block.rows)
-        found, _ = lower(space, rows, space.slack(rows), lines, low, high)
-        m = len(block.lower)
+        part, m = slice(block.first, block.stop), len(block.lower)
+        found, _ = lower(space, block.rows.pair(), lines, low, high)
         at[:, part] = np.maximum(found[:, :m], block.lower)
         up[:, part] = np.minimum(-found[:, m:], block.upper)
         lines.append(block_lines(block, at[:, part], up[:, part], (at, up)))
     return at, up, lines
 
 
-def fit(space: Space, rows: Rows, lines: list[Lines], boxes: tuple[Array, Array], start: Array, fits: int) -> Array:
-    """Lower bounds (B,) of row b of `rows` on sub-box b, never below `start`, with lower slopes fitted `fits` times.
+def fitted(space: Space, rows: Rows, lines: list[Lines], boxes: tuple[Array, Array], start: Array, fits: int) -> Array:
+    """Lower bounds (B, r), where `start` < 0 perhaps raised by fitting the lower slopes of plain blocks `fits` times.
 
     relu(z) >= s z for every s of [0, 1]: at the corner where the last bound is reached and for the values that its
     lines give there, slope 1 is best for z > 0 and slope 0 for z < 0; each step moves a part of the way.
-    `lines` are those of the sub-boxes; those of plain blocks are replaced here.
     """
-    best, at, step = start.copy(), np.arange(len(start)), STEP
-    low, high = boxes
+    values, (box, row) = start.copy(), np.nonzero(start < 0)
+    step = max(1, PAIRS // max(1, space.count))
+    for begin in range(0, len(box) if fits and lines else 0, step):
+        b, r = box[begin : begin + step], row[begin : begin + step]
+        own = [line.at(b) for line in lines]
+        values[b, r] = _fit(space, rows[r], own, (boxes[0][b], boxes[1][b]), values[b, r], fits)
+    return values
+
+
+def _fit(space: Space, rows: Rows, lines: list[Lines], boxes: tuple[Array, Array], best: Array, fits: int) -> Array:
+    """(B,) for row b on sub-box b."""
+    at, step, (low, high) = np.arange(len(best)), STEP, boxes
     for number in range(fits + 1):
-        part = Rows(rows.T[at][:, None], rows.e[at][:, None])
-        found, acc = lower(space, part, space.slack(part), lines, low[at], high[at])
-        found, acc = found[:, 0], acc[:, 0]
-        hope = (number == 0) | (np.abs(found) <= HOPE * np.abs(best[at]))
+        found, acc = (v[:, 0] for v in lower(space, Rows(rows.T[at][:, None], rows.e[at][:, None]), lines, low, high))
+        hope = (found < 0) & ((number == 0) | (np.abs(found) <= HOPE * np.abs(best[at])))
         best[at] = np.fmax(best[at], found)
-        hope &= found < 0
         if number == fits or not hope.any():
             break
-        lines = [line.at(hope) for line in lines]
-        at, acc = at[hope], acc[hope]
-        lines = moved(space, lines, acc, (low[at], high[at]), step)
+        at, acc, low, high = at[hope], acc[hope], low[hope], high[hope]
+        lines = _moved(space, [line.at(hope) for line in lines], acc, (low, high), step)
         step *= FALL
     return best
 
 
-def moved(space: Space, lines: list[Lines], acc: Array, boxes: tuple[Array, Array], step: float) -> list[Lines]:
+def _moved(space: Space, lines: list[Lines], acc: Array, boxes: tuple[Array, Array], step: float) -> list[Lines]:
     """The lines with the lower slopes of unstable variables of positive coefficient moved by a part `step`."""
-    n = space.n
-    point = np.zeros_like(acc)
-    point[:, :n] = np.where(acc[:, :n] > 0, *boxes)
-    point[:, n] = 1.0
-    result = []
+    n, point, result = space.n, np.zeros_like(acc), list[Lines]()
+    point[:, :n], point[:, n] = np.where(acc[:, :n] > 0, *boxes), 1.0
     for block, line in zip(space.blocks, lines, strict=False):
         part = slice(n + 1 + block.first, n + 1 + block.stop)
-        positive, width = acc[:, part] > 0, block.rows.T.shape[1]
-        z = point[:, :width] @ block.rows.T.T
+        positive = acc[:, part] > 0
+        z = point[:, : block.rows.T.shape[1]] @ block.rows.T.T
         value = np.where(positive, line.below * z + line.under, line.above * z + line.over)
         if line.below_z is None or line.above_z is None or block.partner is None:
-            change = positive & (line.over > 0)
-            line = line._replace(below=np.where(change, line.below + step * ((z > 0) - line.below), line.below))  # noqa: PLW2901
+            moved = np.where(positive & (line.over > 0), line.below + step * ((z > 0) - line.below), line.below)
+            line = line._replace(below=moved)  # noqa: PLW2901
         else:
-            p = point[:, : block.partner.rows.T.shape[1]] @ block.partner.rows.T.T
+            p = point[:, : block.partner.z.T.shape[1]] @ block.partner.z.T.T
             value = value + np.where(positive, line.below_z, line.above_z) * p
         point[:, part] = value
         result.append(line)

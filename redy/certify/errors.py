@@ -1,7 +1,5 @@
 """What can be wrong with a certificate or with the files that it is about."""
 
-from __future__ import annotations
-
 
 class Rejected(Exception):
     """The certificate proves nothing: the message says the first place that fails."""

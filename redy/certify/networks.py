@@ -9,160 +9,195 @@ for a partner z of the first network, named by the certificate: any partner is r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import backward
-from .affine import Affine, Tensor
-from .backward import PAIRS
+from .affine import Tensor, as_tensor
 from .errors import Rejected
-from .lines import Lines
-from .rounding import GROW, TINY, UNIT
-from .space import Array, Ints, Partner, Rows, Space
+from .lines import Lines, block_lines, summed
+from .rounding import GROW, TINY
+from .space import Array, Flags, Ints, Rows, Space, Units, stacked
+from .tree import Again, Cell, Question
 
 ACTIVE, INACTIVE = 1, 2
+Codes = NDArray[np.uint8]
+Ranges = list[tuple[Array, Array]]
+"""Bounds of z, relu after relu."""
+Ask = Callable[[Codes], tuple[Question, Again]]
+"""Claimed phases -> the question that proves those that bounds leave open."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Which units (m,) of a relu have partners; per pair d = z' - z and its bounds; |d| of all units (m,), or inf."""
+
+    at: Flags
+    partner: Units
+    d: Rows
+    low: Array
+    high: Array
+    motion: Array
+
+
+_NO = Rows(np.zeros((0, 1)), np.zeros(0))
+NONE = Units(_NO, _NO, _NO.e, _NO.e, np.zeros(0, np.int64))
+"""No units."""
 
 
 class Hints(Protocol):
     """What a certificate says on the way; nothing of it is believed."""
 
-    def phases(self, rows: Rows, lower: Array, upper: Array) -> NDArray[np.uint8]:
-        """Per unit 0, ACTIVE or INACTIVE: what the first network's relu is claimed to be on the whole box."""
+    def phases(self, space: Space, rows: Rows, bounds: tuple[Array, Array], ask: Ask) -> Codes:
+        """Per unit 0, ACTIVE or INACTIVE: what a relu of the first network is, once `ask(codes)` is proved."""
 
-    def prove(self, space: Space, rows: Rows) -> bool:
-        """Whether these rows are >= 0 on the whole box."""
-
-    def partners(self, rows: Rows) -> Ints:
-        """Per unit of the second network the number of a unit of the first one, or -1."""
+    def partners(self, space: Space, number: int, rows: Rows) -> Ints:
+        """Per unit of relu `number` of the second network the number of a unit of the first one, or -1."""
 
 
-@dataclass(frozen=True)
-class Layer:
-    """A relu of the first network: its rows z, their bounds, the columns of its variables (-1: none)."""
+class Met(Exception):
+    """The relu at which a walk was to end, with its rows z."""
 
-    z: Rows
-    lower: Array
-    upper: Array
-    columns: Ints
+    def __init__(self, z: Rows) -> None:
+        self.z = z
 
 
+@dataclass
 class Walker:
-    """Gives relu(z) to the walk through one network and then to that through another."""
+    """Gives relu(z) to the walk through one network and then, once `join` was called, through another.
 
-    def __init__(self, space: Space, hints: Hints, share: float, fits: int) -> None:
-        self.space, self.hints, self.share, self.fits = space, hints, share, fits
-        self.affine, self.layers = Affine(space), list[Layer]()
-        self.lines: list[Lines] = []
+    Attributes:
+        space: where the variables go.
+        hints: of the certificate.
+        share: a unit whose wrong side is this share of its range is z or 0 with an error; so is one that moves as
+            little away from its partner the partner with an error.
+        fits: how often slopes are fitted here.
+        inside: a sub-box, the number of a relu, what is known -> the space, rows z of that relu and ranges there.
+        known: bounds of the first relus on a box around this one; then no phase has to be claimed.
+        until: the number of a relu at which the walk ends.
+    """
 
-    def bounds(self, rows: Rows) -> tuple[Array, Array]:
+    space: Space
+    hints: Hints
+    share: float
+    fits: int
+    inside: Callable[[Cell, int, Ranges], tuple[Space, Rows, Ranges]]
+    known: Ranges = field(default_factory=list)
+    until: int = -1
+
+    def __post_init__(self) -> None:
+        self.lines, self.layers, self.ranges = list[Lines](), list[Units](), Ranges()
+        self.first: Units | None = None
+
+    def join(self) -> None:
+        """What is walked now is the second network."""
+        self.layers.append(NONE)
+        rows = [stacked([getattr(u, name) for u in self.layers]) for name in ("z", "after")]
+        rest = [np.concatenate([getattr(u, name) for u in self.layers]) for name in ("lower", "upper", "column")]
+        self.first = Units(rows[0], rows[1], rest[0], rest[1], rest[2])
+
+    def bounds(self, rows: Rows, fits: int = 0) -> tuple[Array, Array]:
         """Bounds of rows on the whole box; those that leave a sign open are fitted."""
-        space, count, box = self.space, len(rows.e), (self.space.low[None], self.space.high[None])
-        pair = backward.both(rows)
-        found = backward.lower(space, pair, space.slack(pair), self.lines, *box)[0][0]
-        open_ = (
-            np.flatnonzero((found < 0) & (np.roll(found, count) < 0)) if self.fits and self.lines else np.zeros(0, int)
-        )
-        step = max(1, PAIRS // max(1, space.count))
-        for begin in range(0, len(open_), step):
-            part = open_[begin : begin + step]
-            boxes = [np.broadcast_to(end, (len(part), space.n)) for end in box]
-            lines = [line.at(np.zeros(len(part), int)) for line in self.lines]
-            found[part] = backward.fit(space, pair[part], lines, (boxes[0], boxes[1]), found[part], self.fits)
-        space.bounded(np.abs(found))
+        count, box = len(rows.e), (self.space.low[None], self.space.high[None])
+        if not count:
+            return np.zeros(0), np.zeros(0)
+        found, _ = backward.lower(self.space, rows.pair(), self.lines, *box)
+        settled = (found >= 0) | (np.roll(found, count) >= 0)
+        raised = backward.fitted(self.space, rows.pair(), self.lines, box, np.where(settled, 0.0, found), fits)
+        found = np.where(settled, found, raised)[0]
+        self.space.bounded(np.abs(found))
         return found[:count], -found[count:]
 
-    def variables(self, rows: Rows, lower: Array, upper: Array, partner: Partner | None = None) -> Ints:
+    def variables(self, rows: Rows, lower: Array, upper: Array, partner: Units | None = None) -> Ints:
         """A new block with its lines on the whole box."""
         columns = self.space.add(rows, lower, upper, partner)
         if len(columns):
-            block = self.space.blocks[-1]
-            before = [np.concatenate([getattr(b, end) for b in self.space.blocks])[None] for end in ("lower", "upper")]
-            self.lines.append(backward.block_lines(block, lower[None], upper[None], (before[0], before[1])))
+            ends = [np.concatenate([getattr(b, end) for b in self.space.blocks])[None] for end in ("lower", "upper")]
+            self.lines.append(block_lines(self.space.blocks[-1], lower[None], upper[None], (ends[0], ends[1])))
         return columns
 
-    def result(self, z: Rows, own: NDArray[np.bool_], columns: Ints, shape: tuple[int, ...]) -> Tensor:
-        """The tensor that is z where `own`, the variable where there is one, and 0 elsewhere."""
-        T = np.where(own[:, None], z.padded(len(self.space.reach)), 0.0)
-        at = np.flatnonzero(columns >= 0)
-        T[at, self.space.n + 1 + columns[at]] = 1.0
-        return Tensor(np.ascontiguousarray(T.T).reshape(-1, *shape), np.where(own, z.e, 0.0).reshape(shape))
+    def relu(self, tensor: Tensor) -> Tensor:
+        """relu(z). Claimed phases are proved before they count.
 
-    def first(self, tensor: Tensor) -> Tensor:
-        """relu in the first network. Claimed phases are proved before they count."""
-        z = tensor.rows()
-        lower, upper = self.bounds(z)
-        phases = self.hints.phases(z, lower, upper)
-        active, inactive = (phases == ACTIVE) & ~(lower >= 0), (phases == INACTIVE) & ~(upper <= 0)
-        claimed = np.flatnonzero(active | inactive)
-        if len(claimed):
-            sign = np.where(active, 1.0, -1.0)[claimed]
-            if not self.hints.prove(self.space, Rows(z.T[claimed] * sign[:, None], z.e[claimed])):
-                raise Rejected(f"relu {len(self.layers)} of the original: a claimed phase is not proved")
-        lower, upper = np.where(active, 0.0, lower), np.where(inactive, 0.0, upper)
-        open_ = np.flatnonzero(~((lower >= 0) | (upper <= 0)))
-        columns = np.full(len(lower), -1)
-        columns[open_] = self.variables(z[open_], lower[open_], upper[open_])
-        self.layers.append(Layer(z, lower, upper, columns))
-        return self.result(z, lower >= 0, columns, tensor.shape)
-
-    def second(self, tensor: Tensor) -> Tensor:
-        """relu in the second network.
-
-        A unit whose wrong side is a small share of its range is z' or 0 with an error: |relu(z') - z'| <= -l and
-        |relu(z') - 0| <= u. So is one with a partner that it moves little away from: |v| <= |d|.
+        |relu(z) - z| <= -l for a lower bound l < 0, |relu(z)| <= u, and |relu(z') - relu(z)| <= |d|.
         """
-        z = tensor.rows()
-        chosen = self.hints.partners(z)
-        partner, after = self._partners(chosen)
-        d = self._apart(z, partner.rows)
-        (low, high), (lower, upper) = self.bounds(d), self.bounds(z)
-        paired = chosen >= 0
-        shifted = partner.lower + low, partner.upper + high
-        lower = np.where(paired, np.fmax(lower, shifted[0] - np.abs(shifted[0]) * (4 * UNIT)), lower)
-        upper = np.where(paired, np.fmin(upper, shifted[1] + np.abs(shifted[1]) * (4 * UNIT)), upper)
+        z, number = tensor.rows(), len(self.ranges)
+        if number == self.until:
+            raise Met(z)
+        lower, upper = self._ranges(z)
+        pairs = self._pairs(number - len(self.layers) + 1, z, lower, upper)
+        self.ranges.append((lower, upper))
         reach = self.share * np.maximum(np.abs(lower), np.abs(upper))
-        motion = np.maximum(np.maximum(-low, high), 0.0)
         own = (lower >= 0) | ((upper > 0) & (-lower <= reach))
-        zero = ~own & (upper <= reach)
-        small = ~own & ~zero & paired & (motion <= reach)
-        error = np.where(own, np.maximum(-lower, 0), np.where(zero, np.maximum(upper, 0), np.where(small, motion, 0.0)))
-        moving, alone = (np.flatnonzero(~own & ~zero & ~small & with_) for with_ in (paired, ~paired))
-        columns = np.full(len(lower), -1)
+        zero = ~own & (upper <= np.where(upper > 0, reach, 0.0))
+        near, paired = pairs.at & ~own & ~zero, np.flatnonzero(pairs.at)
+        small = near & (pairs.motion <= reach)
+        columns, alone, moving = np.full(len(lower), -1), ~own & ~zero & ~pairs.at, (near & ~small)[paired]
         columns[alone] = self.variables(z[alone], lower[alone], upper[alone])
-        known = Partner(partner.rows[moving], partner.column[moving], partner.lower[moving], partner.upper[moving])
-        columns[moving] = self.variables(d[moving], low[moving], high[moving], known)
-        result = self.result(z, own, columns, (len(lower),)).rows()
-        kept = (small | (columns >= 0)) & paired & ~own
-        T = result.T + np.where(kept[:, None], after.padded(result.T.shape[1]), 0.0)
-        e = result.e + np.where(kept, after.e, 0.0) + error + 4 * UNIT * self.space.magnitude(Rows(T, error))
-        return Tensor(np.ascontiguousarray(T.T).reshape(-1, *tensor.shape), (e * GROW + TINY).reshape(tensor.shape))
+        columns[paired[moving]] = self.variables(
+            pairs.d[moving], pairs.low[moving], pairs.high[moving], pairs.partner[np.flatnonzero(moving)]
+        )
+        T, e = np.zeros((len(lower), len(self.space.reach))), np.zeros(len(lower))
+        T[own], e[own] = z[own].padded(T.shape[1]), z.e[own] + np.maximum(-lower[own], 0)
+        e[zero] = np.maximum(upper[zero], 0)
+        after = pairs.partner.after[near[paired]]
+        T[near], e[near] = after.padded(T.shape[1]), after.e + np.where(small, pairs.motion, 0.0)[near]
+        new = np.flatnonzero(columns >= 0)
+        T[new, self.space.n + 1 + columns[new]] += 1.0  # onto zeros: nothing is rounded
+        result = Rows(T, e * GROW + TINY)
+        if self.first is None:
+            self.layers.append(Units(z, result, lower, upper, columns))
+        return as_tensor(self.space, result, tensor.shape)
 
-    def _apart(self, z: Rows, partner: Rows) -> Rows:
-        """z' - z: one rounding per coefficient."""
-        width = max(z.T.shape[1], partner.T.shape[1])
-        T = z.padded(width) - partner.padded(width)
-        e = z.e + partner.e + 2 * UNIT * self.space.magnitude(Rows(T, z.e))
-        return Rows(T, e * GROW + TINY)
-
-    def _partners(self, chosen: Ints) -> tuple[Partner, Rows]:
-        """z of the chosen units, and the rows of relu(z); zeros where none is chosen."""
-        sizes = np.cumsum([0, *(len(layer.lower) for layer in self.layers)])
-        if len(chosen) and not (chosen.min() >= -1 and chosen.max() < sizes[-1]):
+    def _pairs(self, number: int, z: Rows, lower: Array, upper: Array) -> Pairs:
+        """The partners of a relu of the second network; they tighten its bounds. In the first network none."""
+        chosen = np.full(len(lower), -1) if self.first is None else self.hints.partners(self.space, number, z)
+        units = NONE if self.first is None else self.first
+        if len(chosen) and not (chosen.min() >= -1 and chosen.max() < len(units.lower)):
             raise Rejected("a partner is no unit of the original")
-        m, width = len(chosen), len(self.space.reach)
-        z, after = (Rows(np.zeros((m, width)), np.zeros(m)) for _ in range(2))
-        partner = Partner(z, np.full(m, -1), np.zeros(m), np.zeros(m))
-        for layer, begin, end in zip(self.layers, sizes, sizes[1:], strict=False):
-            at = np.flatnonzero((chosen >= begin) & (chosen < end))
-            unit = chosen[at] - begin
-            z.T[at, : layer.z.T.shape[1]], z.e[at] = layer.z.T[unit], layer.z.e[unit]
-            for to, of in ((partner.lower, layer.lower), (partner.upper, layer.upper), (partner.column, layer.columns)):
-                to[at] = of[unit]
-            active = at[layer.lower[unit] >= 0]
-            after.T[active], after.e[active] = z.T[active], z.e[active]
-            variable = at[layer.columns[unit] >= 0]
-            after.T[variable, self.space.n + 1 + partner.column[variable]] = 1.0
-        return partner, after
+        at, motion = chosen >= 0, np.full(len(lower), np.inf)
+        partner = units[chosen[at]]
+        d = self.space.minus(z[at], partner.z)
+        low, high = self.bounds(d)
+        around = summed(partner.lower, partner.upper, low, high)
+        lower[at], upper[at] = np.fmax(lower[at], around[0]), np.fmin(upper[at], around[1])
+        motion[at] = np.maximum(np.maximum(-low, high), 0.0)
+        return Pairs(at, partner, d, low, high, motion)
+
+    def _ranges(self, z: Rows) -> tuple[Array, Array]:
+        """Bounds of z on the box: what is known, better where that leaves a sign open; else also what is claimed."""
+        number = len(self.ranges)
+        if number < len(self.known):
+            lower, upper = (end.copy() for end in self.known[number])
+            open_ = np.flatnonzero((lower < 0) & (upper > 0))
+            low, high = self.bounds(z[open_], self.fits)
+            lower[open_], upper[open_] = np.maximum(lower[open_], low), np.minimum(upper[open_], high)
+            return lower, upper
+        lower, upper = self.bounds(z, self.fits)
+        return (lower, upper) if self.first else self._claimed(z, lower, upper)
+
+    def _claimed(self, z: Rows, lower: Array, upper: Array) -> tuple[Array, Array]:
+        """Bounds with the phases that the certificate claims."""
+        number, stable = len(self.ranges), (lower >= 0) | (upper <= 0)
+
+        def ask(codes: Codes) -> tuple[Question, Again]:
+            claimed = np.flatnonzero((codes != 0) & ~stable)
+            sign = np.where(codes == ACTIVE, 1.0, -1.0)[claimed, None]
+
+            def on(space: Space, z: Rows, known: Ranges) -> tuple[Question, Again]:
+                rows = Rows(z.T[claimed] * sign, z.e[claimed])
+                question = Question(space, rows, np.zeros(len(claimed), bool), np.arange(len(claimed))[:, None])
+                return question, lambda cell: on(*self.inside(cell, number, known))
+
+            return on(self.space, z, list(self.ranges))
+
+        codes = self.hints.phases(self.space, z, (lower, upper), ask)
+        lower, upper = (
+            np.where((codes == ACTIVE) & ~stable, 0.0, lower),
+            np.where((codes == INACTIVE) & ~stable, 0.0, upper),
+        )
+        return lower, upper

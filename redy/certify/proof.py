@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import tree
-from .claims import Property
+from .claims import Property, asked
 from .encoding import Body, Header, Part, unpack
 from .errors import Rejected, Unusable
 from .graph import Graph
-from .networks import Hints, Walker
-from .space import Array, Ints, Rows, Space
+from .networks import Ask, Codes, Hints, Met, Ranges, Walker
+from .space import Array, Ints, Rows, Space, stacked
 
 TRUSTED = ("IEEE float64", "numpy and its BLAS", "the parser of onnx", "SHA-256", "redy.certify")
 """What a certificate rests on, besides the files; docs/soundness.md has the lines."""
@@ -22,43 +21,67 @@ TRUSTED = ("IEEE float64", "numpy and its BLAS", "the parser of onnx", "SHA-256"
 
 @dataclass
 class Told:
-    """The hints of a certificate's body."""
+    """The hints of a certificate's body; partners are told again when the networks are condensed again."""
 
     body: Body
     header: Header
+    paired: dict[int, Ints] = field(default_factory=dict)
 
-    def phases(self, rows: Rows, lower: Array, upper: Array) -> NDArray[np.uint8]:  # noqa: ARG002 - only their number counts
-        """As the body says; the tree that follows is read by `prove`, which every layer with claims needs."""
-        return self.body.phases(len(lower))
+    def phases(self, space: Space, rows: Rows, bounds: tuple[Array, Array], ask: Ask) -> Codes:  # noqa: ARG002
+        """As the body says; a tree follows where bounds do not show all of it."""
+        codes = self.body.phases(len(rows.e))
+        if ((codes != 0) & (bounds[0] < 0) & (bounds[1] > 0)).any():
+            question, again = ask(codes)
+            tree.check(question, self.body.tree(), self.header.fits, self.header.fold, again)
+        return codes
 
-    def prove(self, space: Space, rows: Rows) -> bool:
-        """The rows are >= 0 at every leaf of the next tree."""
-        count = len(rows.e)
-        question = tree.Question(rows, np.zeros(count, bool), np.arange(count)[:, None])
-        tree.check(space, question, self.body.tree(), self.header.fold, self.header.fits)
-        return True
-
-    def partners(self, rows: Rows) -> Ints:
+    def partners(self, space: Space, number: int, rows: Rows) -> Ints:  # noqa: ARG002
         """As the body says."""
-        return self.body.partners(len(rows.e))
+        if number not in self.paired:
+            self.paired[number] = self.body.partners(len(rows.e))
+        return self.paired[number]
 
 
-def question_of(
-    files: tuple[Graph, Graph | None], part: Part, header: Header, hints: Hints, caution: float = 1.0
-) -> tuple[Space, tree.Question]:
-    """The space of both networks on the part's box and the question that proves its claim."""
-    original, reduced = files
-    if len(part.low) != original.size or (reduced is not None and reduced.size != original.size):
-        raise Rejected("the box and the inputs of the files differ in size")
-    space = Space(part.low, part.high, caution)
-    walker = Walker(space, hints, 2.0**-header.share, header.root_fits)
-    first = original.walk(walker.affine, walker.first)
-    if reduced is None:
-        return space, part.claim.question(walker.affine, first, None)
-    second = reduced.walk(walker.affine, walker.second)
-    if len(first.e) != len(second.e):
-        raise Rejected("the files differ in their number of outputs")
-    return space, part.claim.question(walker.affine, first, second)
+@dataclass(frozen=True)
+class Asking:
+    """Asks a part's question on sub-boxes: both files are condensed there, with what is known around them."""
+
+    files: tuple[Graph, Graph | None]
+    part: Part
+    header: Header
+    hints: Hints
+    caution: float = 1.0
+
+    def on(self, low: Array, high: Array, known: Ranges) -> tuple[tree.Question, tree.Again]:
+        """The question, and what asks it again inside."""
+        original, reduced = self.files
+        if len(low) != original.size or (reduced is not None and reduced.size != original.size):
+            raise Rejected("the box and the inputs of the files differ in size")
+        space, walker = self._walker(low, high, known)
+        first = original.walk(space, walker.relu)
+        if reduced is None:
+            second = Rows(np.eye(space.n, space.n + 1), np.zeros(space.n))
+        else:
+            walker.join()
+            second = reduced.walk(space, walker.relu)
+            if len(first.e) != len(second.e):
+                raise Rejected("the files differ in their number of outputs")
+        question = asked(space, self.part.claim, len(first.e), stacked([first, second]))
+        return question, lambda cell: self.on(cell.low, cell.high, walker.ranges)
+
+    def _walker(self, low: Array, high: Array, known: Ranges, until: int = -1) -> tuple[Space, Walker]:
+        space = Space(low, high, self.caution)
+        share, fits = 2.0**-self.header.share, self.header.root_fits
+        return space, Walker(space, self.hints, share, fits, self._inside, known, until)
+
+    def _inside(self, cell: tree.Cell, number: int, known: Ranges) -> tuple[Space, Rows, Ranges]:
+        """The original condensed on a sub-box up to one relu."""
+        space, walker = self._walker(cell.low, cell.high, known, number)
+        try:
+            self.files[0].walk(space, walker.relu)
+        except Met as met:
+            return space, met.z, walker.ranges
+        raise AssertionError("a relu was not met again")
 
 
 def check(original: Path, reduced: Path | None, certificate: bytes) -> Header:
@@ -68,9 +91,9 @@ def check(original: Path, reduced: Path | None, certificate: bytes) -> Header:
         Rejected: it does not; the message names the first place that fails.
         Unusable: a file is no ONNX file or cannot be certified, or the bytes are no certificate.
     """
-    header, body = unpack(certificate)
-    single = all(isinstance(part.claim, Property) for part in header.parts)
-    if single != (reduced is None) or single != any(isinstance(part.claim, Property) for part in header.parts):
+    header, rest = unpack(certificate)
+    body = Body(rest)
+    if {isinstance(part.claim, Property) for part in header.parts} != {reduced is None}:
         raise Unusable("a property is about one file, every other claim about two")
     files = Graph(original), None if reduced is None else Graph(reduced)
     for graph, digest, name in zip(files, (header.original, header.reduced), ("ORIGINAL", "REDUCED"), strict=True):
@@ -78,7 +101,8 @@ def check(original: Path, reduced: Path | None, certificate: bytes) -> Header:
             raise Rejected(f"the certificate is about another file than {name}")
     for part in header.parts:
         with np.errstate(all="ignore"):  # what is not finite is rejected where it is met
-            space, question = question_of(files, part, header, Told(body, header))
-            tree.check(space, question, body.tree(), header.fold, header.fits)
-    body.end()
+            question, again = Asking(files, part, header, Told(body, header)).on(part.low, part.high, [])
+            tree.check(question, body.tree(), header.fits, header.fold, again)
+    if body.at != len(body.data):
+        raise Rejected("bytes follow after the last tree")
     return header

@@ -5,17 +5,12 @@ gamma_n = n u / (1 - n u) times the sum of the absolute products, in any order o
 Lemma 3.1 and section 3.1). A product that underflows loses at most 2^-1022 besides.
 """
 
-from __future__ import annotations
-
 UNIT = 2.0**-53
 """u: a rounded operation is exact up to a factor 1 + d with |d| <= u."""
-
 GROW = 1.0 + 2.0**-30
 """Covers the roundings of an error bound itself: at most 2^22 operations on numbers that are not negative."""
-
 LARGEST = 2.0**100
 """Every magnitude must stay below this number, see `TINY`."""
-
 TINY = 2.0**-880
 """Covers underflow: up to 2^40 products that lose 2^-1022 each and then act on magnitudes below `LARGEST`."""
 

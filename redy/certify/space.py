@@ -1,4 +1,4 @@
-r"""Variables of a network on a box, and rows that are affine in them.
+r"""Variables of two networks on a box, and rows that are affine in them.
 
 A row is a real function of the input x on the box,
 
@@ -8,23 +8,25 @@ with columns in the order x (n of them), 1, v. The variables come in blocks; the
 earlier blocks only:
 
     plain block        v = relu(z)                  z a row
-    difference block   v = relu(z + d) - relu(z)    d a row, z the partner's row
+    difference block   v = relu(z + d) - relu(z)    d a row, z the row of a partner
 
 `reach` bounds the absolute value of every column, so |T| reach bounds a row's terms; e holds what rounding has lost.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import Rejected
-from .rounding import GROW, LARGEST, gamma
+from .rounding import GROW, LARGEST, TINY, gamma
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -34,59 +36,61 @@ class Rows:
     T: Array
     e: Array
 
-    def __getitem__(self, chosen: Ints | NDArray[np.bool_] | slice) -> Rows:
+    def __getitem__(self, chosen: Ints | Flags | slice) -> Rows:
         return Rows(self.T[chosen], self.e[chosen])
 
     def padded(self, columns: int) -> Array:
         """T with columns of zeros up to `columns`."""
         if self.T.shape[1] == columns:
             return self.T
-        wide = np.zeros((len(self.T), columns))
-        wide[:, : self.T.shape[1]] = self.T
-        return wide
+        return np.concatenate([self.T, np.zeros((len(self.T), columns - self.T.shape[1]))], axis=1)
+
+    def pair(self) -> Rows:
+        """Every row and, below, its negative."""
+        return Rows(np.concatenate([self.T, -self.T]), np.concatenate([self.e, self.e]))
+
+
+def stacked(parts: list[Rows]) -> Rows:
+    """Rows one below the other."""
+    width = max(part.T.shape[1] for part in parts)
+    return Rows(np.concatenate([part.padded(width) for part in parts]), np.concatenate([part.e for part in parts]))
 
 
 @dataclass(frozen=True)
-class Partner:
-    """The z of a difference block.
+class Units:
+    """Relus: rows z, rows relu(z), bounds of z on the box, the numbers of the variables relu(z) (-1: none)."""
 
-    Attributes:
-        rows: the rows z.
-        column: (m,) the number of the variable relu(z) where there is one, else -1.
-        lower, upper: (m,) bounds of z on the whole box.
-    """
-
-    rows: Rows
-    column: Ints
+    z: Rows
+    after: Rows
     lower: Array
     upper: Array
+    column: Ints
+
+    def __getitem__(self, chosen: Ints) -> Units:
+        return Units(self.z[chosen], self.after[chosen], self.lower[chosen], self.upper[chosen], self.column[chosen])
 
 
 @dataclass(frozen=True)
 class Block:
-    """Variables first .. first + m - 1, their rows (z, or d with a partner) and bounds of these rows on the box."""
+    """Variables first .. first + m - 1, their rows (z, or d with partners) and bounds of these rows on the box."""
 
     first: int
     rows: Rows
     lower: Array
     upper: Array
-    partner: Partner | None = None
+    partner: Units | None = None
 
     @property
     def stop(self) -> int:
         """The number of variables up to and with this block."""
         return self.first + len(self.lower)
 
-    @property
+    @cached_property
     def stacked(self) -> Rows:
-        """The rows, and below them the partner's rows."""
-        if self.partner is None:
-            return self.rows
-        below, width = self.partner.rows, self.rows.T.shape[1]
-        return Rows(np.concatenate([self.rows.T, below.padded(width)]), np.concatenate([self.rows.e, below.e]))
+        """The rows, and below them the partners' rows."""
+        return self.rows if self.partner is None else stacked([self.rows, self.partner.z])
 
 
-@dataclass
 class Space:
     """A box with the variables met so far.
 
@@ -96,14 +100,10 @@ class Space:
             certificate takes more, so that it is accepted in another order of summation, too.
     """
 
-    low: Array
-    high: Array
-    caution: float = 1.0
-    blocks: list[Block] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.n = len(self.low)
-        self.reach = np.append(np.maximum(np.abs(self.low), np.abs(self.high)), 1.0)
+    def __init__(self, low: Array, high: Array, caution: float = 1.0) -> None:
+        self.low, self.high, self.caution, self.n = low, high, caution, len(low)
+        self.blocks, self._slacks = list[Block](), dict[tuple[int, int], Array]()
+        self.reach = np.append(np.maximum(np.abs(low), np.abs(high)), 1.0)
         self.bounded(self.reach)
 
     @property
@@ -130,7 +130,28 @@ class Space:
         self.bounded(magnitude + rows.e)
         return np.asarray((self.gamma(8 * self.count + self.n + 64) * magnitude + rows.e) * GROW)
 
-    def add(self, rows: Rows, lower: Array, upper: Array, partner: Partner | None = None) -> Ints:
+    def block_slack(self, block: Block) -> Array:
+        """(m,) the slacks of a block's rows, added to those of the partners' rows."""
+        key = block.first, self.count
+        if key not in self._slacks:
+            self._slacks[key] = self.slack(block.stacked).reshape(-1, len(block.lower)).sum(axis=0)
+        return self._slacks[key]
+
+    def combined(self, matrix: Array, rows: Rows, constants: Array) -> Rows:
+        """matrix @ rows + constants: a product passes at most 2 more roundings than the matrix has columns."""
+        T = matrix @ rows.T
+        T[:, self.n] += constants
+        weight, terms = np.abs(matrix), self.magnitude(rows)
+        e = weight @ rows.e + self.gamma(matrix.shape[1] + 3) * (weight @ terms + np.abs(constants))
+        return Rows(T, e * GROW + TINY)
+
+    def minus(self, first: Rows, second: Rows) -> Rows:
+        """first - second: one rounding per coefficient."""
+        width = len(self.reach)
+        rows = Rows(first.padded(width) - second.padded(width), first.e + second.e)
+        return Rows(rows.T, (rows.e + self.gamma(2) * self.magnitude(rows)) * GROW + TINY)
+
+    def add(self, rows: Rows, lower: Array, upper: Array, partner: Units | None = None) -> Ints:
         """A new block; the numbers of its variables. |relu(z)| <= max(u, 0) and |relu(z + d) - relu(z)| <= |d|."""
         size = np.maximum(upper, 0.0) if partner is None else np.maximum(np.abs(lower), np.abs(upper))
         self.bounded(np.abs(lower) + np.abs(upper) + self.magnitude(rows) + rows.e)

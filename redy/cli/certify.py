@@ -42,7 +42,7 @@ def certify_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     """
     import numpy as np
 
-    from redy.certificates import Refusal, certify_files
+    from redy.certificates import Effort, Refusal, certify_files
     from redy.certify.claims import Claim, SameWinner, Within
     from redy.cli.paths import guard, model_files
     from redy.formats.boxes import read_box
@@ -64,7 +64,7 @@ def certify_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     ]
     guard(sources, [("the certificate", output)])
     box = read_box(bounds, read_network(original).input.shape)
-    made = certify_files(original, reduced, (box.lower, box.upper), claim, seconds=time_limit)
+    made = certify_files(original, reduced, (box.lower, box.upper), claim, effort=Effort(seconds=time_limit))
     if isinstance(made, Refusal):
         click.echo(f"no certificate: {made.reason}", err=True)
         ctx.exit(3)

@@ -16,6 +16,7 @@ def run(*arguments):
     return left.value.code or 0
 
 
+@pytest.mark.slow
 def test_a_reduction_is_certified_and_checked(tmp_path, capsys):
     small, proof = tmp_path / "small.onnx", tmp_path / "small.cert"
     assert run("reduce", MODEL, "--bounds", BOX, "-o", small, "--certificate", proof, "--quiet") == 0

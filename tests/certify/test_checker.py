@@ -11,10 +11,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from redy.certificates import Refusal, certify_files
+from redy.certificates import Effort, Refusal, certify_files
+from redy.certificates.encoding import pack
 from redy.certify import Rejected, Unusable, check
 from redy.certify.claims import Property, SameWinner, Unsafe, Within
-from redy.certify.encoding import MAGIC, pack, unpack
+from redy.certify.encoding import MAGIC, unpack
 
 LAYERS = (2, 5, 4, 3)
 
@@ -74,9 +75,9 @@ def test_what_is_accepted_holds_and_what_is_false_is_refused(tmp_path, activatio
     for seed in range(4):
         files, ours, theirs = pair(np.random.default_rng(seed), tmp_path, activation, scale)
         met = np.abs(ours - theirs).max()
-        true = certify_files(*files, BOX, Within(np.array([1.5 * met])), nodes=2000)
+        true = certify_files(*files, BOX, Within(np.array([1.5 * met])), effort=Effort(nodes=2000))
         made += isinstance(true, bytes)
-        false = certify_files(*files, BOX, Within(np.array([0.999 * met])), nodes=200)
+        false = certify_files(*files, BOX, Within(np.array([0.999 * met])), effort=Effort(nodes=200))
         assert isinstance(false, Refusal)
         if isinstance(true, bytes):
             header, body = unpack(true)
@@ -84,7 +85,7 @@ def test_what_is_accepted_holds_and_what_is_false_is_refused(tmp_path, activatio
             lie = type(part)(part.low, part.high, Within(np.array([0.999 * met])))
             lying = type(header)(header.original, header.reduced, (lie,), header.fold, header.fits)
             with pytest.raises(Rejected):
-                check(*files, pack(lying, body.data))
+                check(*files, pack(lying, body))
     assert made >= 3
 
 
@@ -96,7 +97,7 @@ def test_every_changed_byte_is_rejected_or_states_something_true(tmp_path):
     header, body = unpack(data)
     rng, accepted = np.random.default_rng(0), 0
     for _ in range(300):
-        changed = bytearray(body.data)
+        changed = bytearray(body)
         changed[rng.integers(len(changed))] = rng.choice([0, 1, 2, 3, 5, 255])
         try:
             found = check(*files, pack(header, bytes(changed)))
@@ -108,7 +109,7 @@ def test_every_changed_byte_is_rejected_or_states_something_true(tmp_path):
     for changed in (data[:-3], data + b"x", b"", MAGIC, data[: len(MAGIC)] + b"\0" * 50):
         with pytest.raises((Rejected, Unusable)):
             check(*files, changed)
-    for wrong in (body.data[:-1], body.data + b"\xff"):
+    for wrong in (body[:-1], body + b"\xff"):
         with pytest.raises(Rejected):
             check(*files, pack(header, wrong))
 
@@ -130,7 +131,7 @@ def test_other_files_and_other_weights_are_rejected(tmp_path):
 
     forged = type(header)(header.original, Graph(files[1]).digest, header.parts, header.fold, header.fits)
     with pytest.raises(Rejected, match="node"):
-        check(*files, pack(forged, body.data))
+        check(*files, pack(forged, body))
 
 
 def test_decisions(tmp_path):
@@ -146,7 +147,9 @@ def test_decisions(tmp_path):
             data = certify_files(*files, BOX, SameWinner(winner, 4 * worst + 0.05))
             proved += isinstance(data, bytes)
             if worst > 0:
-                assert isinstance(certify_files(*files, BOX, SameWinner(winner, 0.99 * worst), nodes=200), Refusal)
+                assert isinstance(
+                    certify_files(*files, BOX, SameWinner(winner, 0.99 * worst), effort=Effort(nodes=200)), Refusal
+                )
     assert proved >= 6
 
 
@@ -156,12 +159,12 @@ def test_properties_of_one_file(tmp_path):
 
     def above(limit):
         row = np.eye(3)[:1] * -1.0
-        return Property((Unsafe(np.zeros((1, 2)), row, np.array([limit]), np.array([False])),))
+        return Property((Unsafe(np.hstack([row, np.zeros((1, 2))]), np.array([limit]), np.array([False])),))
 
     data = certify_files(files[0], None, BOX, above(high + 0.5))
     assert isinstance(data, bytes)
     check(files[0], None, data)
-    assert isinstance(certify_files(files[0], None, BOX, above(high - 1e-9), nodes=200), Refusal)
+    assert isinstance(certify_files(files[0], None, BOX, above(high - 1e-9), effort=Effort(nodes=200)), Refusal)
 
 
 def test_the_folder_runs_alone(tmp_path):
