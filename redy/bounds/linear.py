@@ -254,13 +254,10 @@ class Relaxation:
         if isinstance(node, Affine):
             self._reach[node.name] = affine_reach(node, self.ranges)
 
-    def upper(self, name: str, forms: Array, chosen: Mapping[str, RowLines], seen: dict[str, Array]) -> Array:
-        """Upper bounds of forms (rows, *shape) of a relaxed value with lines of each row's own for some activations.
-
-        `seen` takes, for every node that is passed and for the input, the coefficients of its value (rows, *shape).
-        """
+    def upper(self, name: str, forms: Array, chosen: Mapping[str, RowLines]) -> Array:
+        """Upper bounds of forms (rows, *shape) of a relaxed value with lines of each row's own for some activations."""
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            return self._upper(name, forms, chosen=chosen, seen=seen)
+            return self._upper(name, forms, chosen=chosen)
 
     def _upper(
         self,
@@ -269,7 +266,6 @@ class Relaxation:
         *,
         one_hot: bool = False,
         chosen: Mapping[str, RowLines] | None = None,
-        seen: dict[str, Array] | None = None,
     ) -> Array:
         """Upper bounds of forms (rows, *shape) of a value; `one_hot` says that each has a single entry, +1 or -1."""
         count = len(forms)
@@ -280,8 +276,6 @@ class Relaxation:
             if form is None:
                 continue
             rows.steps += 1
-            if seen is not None:
-                seen[node.name] = form
             if isinstance(node, Activate) and chosen is not None and node.name in chosen:
                 self._through_own_lines(rows, node, form, chosen[node.name])
             elif isinstance(node, Affine):
@@ -293,8 +287,6 @@ class Relaxation:
                 self._through_pool(rows, node, form)
             else:
                 _add_constant(rows, form, *self.ranges[node.name])
-        if seen is not None:
-            seen.update(rows.pending)
         return np.asarray(np.fmin(best, self._concretise(rows)))
 
     def _concretise(self, rows: _Rows) -> Array:

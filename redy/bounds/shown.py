@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from redy.model import Array, Network
+
+CHUNK = 1 << 22
+"""Numbers in all values of the points that are evaluated at once (32 MiB)."""
 
 Extremes = tuple[Array, Array, NDArray[np.int64], NDArray[np.int64]]
 
@@ -22,6 +26,12 @@ class Shown:
 
     def see(self, points: Array) -> NDArray[np.int64]:
         """Evaluate inputs (n, *input shape) in float64; returns which moved an extreme (only those are kept)."""
+        step = max(1, CHUNK // sum(math.prod(shape) for shape in self.network.shapes.values()))
+        starts = range(0, len(points), step)
+        kept = [begin + self._see(points[begin : begin + step]) for begin in starts]
+        return np.concatenate([np.empty(0, np.int64), *kept])
+
+    def _see(self, points: Array) -> NDArray[np.int64]:
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             values = self.network.trace(points)
         found = {node.name: _extremes(values[node.source]) for node in self.network.activations}

@@ -44,8 +44,8 @@ from redy.model import (
 from redy.questions.seen import Seen, seen_at
 from redy.questions.situation import Engine, few_inputs
 
-ACTIVATION_SECONDS = 30.0
-"""What branching on ReLUs takes at most; where time is limited, half of what is left."""
+SPLIT_SHARE = 0.7
+"""Which share of the time splits of ReLUs may take, where time is limited."""
 SOLVER_SECONDS = {"after branching": 1.0, "alone": 30.0}
 """What `auto` gives the solver at most: what branching leaves open is rarely decided by a solver in short time."""
 
@@ -208,10 +208,11 @@ class _Search:
 
     def branch_on_activations(self, box: Box, points: Array) -> None:
         """Optimised slopes and branching on unstable ReLUs."""
-        left = self.settings.remaining()
-        budget = activation_branching.Budget(ACTIVATION_SECONDS if left is None else min(ACTIVATION_SECONDS, left / 2))
+        factor = 1.0 if self.settings.budget is None else self.settings.budget / BRANCHING_WORK
+        time_left = Limits.within(self.settings.remaining()).share(SPLIT_SHARE)
+        limits = Limits(int(factor * activation_branching.WORK), time_left.deadline)
         begin = time.perf_counter()
-        found = activation_branching.branch(self.network, box, self.bounds, points, budget)
+        found = activation_branching.branch(self.network, box, self.bounds, points, limits)
         self.bounds = found.bounds
         self._see(found.witnesses)
         self._note(

@@ -10,6 +10,7 @@ of the breakpoint. With e the bound on the rounding of z that follows from
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -18,7 +19,9 @@ from redy.model import Activate, Affine, Array, Box, MaxPool, Network
 
 UNIT = 2.0**-53
 CHUNK = 8192
-"""Points traced at once."""
+"""Points traced at once, at most."""
+NUMBERS = 1 << 24
+"""Numbers in all their values (128 MiB)."""
 
 Seen = Mapping[str, tuple[Array, Array]]
 """Activation -> (at least the smallest z, at most the largest z) over the points in real arithmetic, of its shape."""
@@ -34,8 +37,9 @@ def seen_at(network: Network, points: Array) -> Seen:
     """What the points show of every activation whose rounding can be bounded; the others are left out."""
     low: dict[str, Array] = {}
     high: dict[str, Array] = {}
-    for start in range(0, len(points), CHUNK):
-        for name, values in network.trace(points[start : start + CHUNK]).items():
+    step = min(CHUNK, max(1, NUMBERS // sum(math.prod(shape) for shape in network.shapes.values())))
+    for start in range(0, len(points), step):
+        for name, values in network.trace(points[start : start + step]).items():
             first, last = values.min(axis=0), values.max(axis=0)
             low[name] = np.minimum(low[name], first) if name in low else first
             high[name] = np.maximum(high[name], last) if name in high else last

@@ -123,9 +123,8 @@ class WideSearch:
         asked = np.unique(np.concatenate([places[k] for k in open_]))
         behind = _as_units(network, asked)
         points = np.concatenate([bounds.box.sample(POINTS, np.random.default_rng(0)), bounds.box.center[None]])
-        seconds = limits.remaining() if math.isfinite(limits.deadline) else activation_branching.Budget().time_limit
-        budget = activation_branching.Budget(seconds)
-        found = activation_branching.branch(behind, bounds.box, linear_bounds(behind, bounds.box), points, budget)
+        own = Limits(activation_branching.WORK, limits.deadline)
+        found = activation_branching.branch(behind, bounds.box, linear_bounds(behind, bounds.box), points, own)
         low = np.full(asked.max() + 1, -np.inf)
         low[asked] = found.bounds.intervals[f"{NAME}: units"][0]
         self.evidence.append(PhaseTree(found.parts))
