@@ -63,7 +63,7 @@ def state(problem: Problem, known: Known, written: Network, units: Mapping[str, 
     promised = _decision(problem, written, hints) if decides and not only_rounded else None
     apart = compare(problem.network, written, problem.box, hints)
     if decides and only_rounded:
-        promised = _decision_by_size(problem, apart), ()
+        promised = _decision_by_size(problem, apart) or _decision(problem, written, hints)
     if promised is not None:
         believed += [promised[1]]
     else:
@@ -122,13 +122,18 @@ def _decision(problem: Problem, written: Network, hints: Hints) -> tuple[SameWin
     return claim, verdict.proof.trusted
 
 
-def _decision_by_size(problem: Problem, apart: Apart) -> SameWinner:
-    """Where only rounding moves the outputs, what their bound says about the decision."""
+def _decision_by_size(problem: Problem, apart: Apart) -> tuple[SameWinner, tuple[str, ...]] | None:
+    """Where only rounding moves the outputs, what their bound says about the decision.
+
+    A margin that nobody named is widened to what rounding moves; None where one was named and the bound exceeds it.
+    """
     _check_size(problem, apart)
     assert isinstance(problem.promise, Decision)
     claim = problem.promise.claim
     drift = 2 * float(apart.bound.max(initial=0.0)) * (1 + 2.0**-40)
-    return replace(claim, margin=max(claim.margin, drift), ahead=0.0)
+    if drift > claim.margin and problem.options.margin is not None:
+        return None
+    return replace(claim, margin=max(claim.margin, drift), ahead=0.0), ()
 
 
 def _check_size(problem: Problem, apart: Apart) -> None:
