@@ -1,4 +1,4 @@
-"""`redy batch`: many models on many boxes, each reduction a row of a store that survives an interruption."""
+"""`redy batch`: many models on many boxes, each reduction a durable row of a store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C that is not lost: callbacks of the compiler swallow the exception while kernels are compiled.
+"""Ctrl-C that is not lost: while kernels are compiled, an exception raised in a callback of the compiler is.
 
 The signal is remembered as well as raised, and `check` raises it again at the next step.
 """
@@ -17,7 +17,7 @@ def install() -> None:
 
 
 def check() -> None:
-    """Raise a Ctrl-C that something swallowed.
+    """Raise a Ctrl-C whose exception was lost.
 
     Raises:
         KeyboardInterrupt: there was one.

@@ -27,7 +27,7 @@ SUMMARIES = {
     "plot": "Write figures for papers: share removed by criterion, over slices, maps of decisions.",
     "certify": "Prove a claim about two files and write the proof as a certificate.",
     "check": "Check a certificate by an independent small checker.",
-    "batch": "Reduce many networks on many boxes, with results that survive an interruption.",
+    "batch": "Reduce many networks on many boxes, with results that are kept on an interruption.",
     "info": "List the layers of a network and what can be proved about them.",
     "explain": "Say what became of one unit in a reduction, and why.",
     "doctor": "Check this installation: versions, solvers, kernels, cores.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -247,6 +248,7 @@ def _print_table(document: dict[str, Any]) -> None:
 
     from redy.report import show
 
-    # A file or a pipe has no width of its own: 80 columns would cut the numbers off.
+    # A file or a pipe has no width of its own: that of a wide terminal, unless COLUMNS says otherwise.
     console = Console()
-    show(document, console if console.is_terminal else Console(width=140))
+    wide = not console.is_terminal and "COLUMNS" not in os.environ
+    show(document, Console(width=120) if wide else console)

@@ -226,7 +226,7 @@ class _Check:
         return {"answer": "unknown", "claim": str(claim), "reason": verdict.reason}
 
     def _confirmed(self, claim: Comparison, witness: Array) -> dict[str, object] | None:
-        """The counterexample with both outputs in onnxruntime, if the claim is broken there too."""
+        """The witness with both outputs in onnxruntime, if the claim is broken there too."""
         import numpy as np
 
         from redy.formats.onnx_run import Session

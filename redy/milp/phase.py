@@ -266,8 +266,8 @@ class _Pipeline:
             return None
         reasons = {
             "limit": "time limit",
-            "infeasible": f"{outcome.solver} calls the encoding infeasible, which cannot be",
-            "trouble": f"{outcome.solver} met numerical trouble",
+            "infeasible": f"{outcome.solver} reports an infeasible encoding, which contradicts the evaluated points",
+            "trouble": f"{outcome.solver} reported numerical difficulties",
         }
         return Unknown(
             reasons.get(outcome.status, f"the dual bound of {outcome.solver} is within its slack of the breakpoint")

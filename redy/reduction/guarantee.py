@@ -26,7 +26,7 @@ CHECKED = 2048
 RELAXED_WORK = 1_500_000_000
 """Work on thresholds where a tolerance is promised: how much of it is used is what the user wants to know."""
 DECISION_BOXES, DECISION_WORK = 500, 50_000_000
-"""How much is cut where the decision alone is promised: by how much the outputs move is beside the point."""
+"""How much is cut where the decision alone is promised: by how much the outputs move does not matter."""
 
 
 class Exceeded(Exception):
@@ -186,7 +186,7 @@ def check_points(problem: Problem, small: Network, guarantee: Guarantee) -> None
         scale = 1.0 + float(np.abs(before[name]).max(initial=0.0))
         if not (np.abs(before[name] - after[name]) <= guarantee.error[name] + 1e-9 * scale).all():
             raise CheckFailed(
-                f"output {name}: the reduced network leaves its guarantee at a point; nothing was written"
+                f"output {name}: a point violates the guarantee of the reduced network; nothing was written"
             )
 
 

@@ -20,7 +20,7 @@ from redy.condensed.kernels.compiling import around_compiling
 Effort = Literal["quick", "normal", "thorough"]
 
 _AGAIN = 0.25
-"""Seconds after which the timer strikes again: callbacks of the compiler swallow what is raised in them."""
+"""Seconds after which the timer fires again: an exception raised in a callback of the compiler is lost."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -254,7 +254,7 @@ class SetSearch:
                 answer.note = verdict.reason
                 if unanswered == _UNANSWERED:
                     return answer
-        answer.note = "the number of guesses is used up"
+        answer.note = "the budget of queries is spent"
         return answer
 
     def _costs(self, units: Sequence[Unit]) -> Array:

@@ -106,7 +106,7 @@ def find_result(facts: Facts, claim: SameWinner, asker: Asker | None = None) -> 
         points, winners = np.concatenate([points, more[rare]]), np.concatenate([winners, others[rare]])
     border = borders(facts.network, points, winners, sign, _BORDER, seed=0)
     if not len(border):
-        return SetAnswer(note="no border between decisions was met")
+        return SetAnswer(note="no border between decisions was found")
     pieces = _pieces_at(facts, border)
     query = Query(facts.network, facts.network, facts.box, claim, facts.intervals)
     exact = all(finding.kind == "phase" and not finding.error for finding in facts.findings)

@@ -107,7 +107,7 @@ def _changes(
         if original.get(key) is not None and reduced.get(key) is not None
     ]
     times = (measured or {}).get("milliseconds")
-    return [*changes, Change("milliseconds of one sample in onnxruntime", *times)] if times else changes
+    return [*changes, Change("milliseconds a sample", *times)] if times else changes
 
 
 def _errors(guarantee: Mapping[str, Any]) -> tuple[OutputError, ...]:

@@ -123,10 +123,31 @@ def report(
         "engine": _plain(reduction.stats),
         "seconds": {name: float(value) for name, value in reduction.timings.items()},
         "measured": None if measured is None else _as_dict(measured),
-        "notes": list(reduction.notes),
+        "notes": [*_nothing_removed(reduction), *reduction.notes],
         "bounds": _bounds(reduction),
         "command": command,
     }
+
+
+def _nothing_removed(reduction: Reduction) -> list[str]:
+    """Why a reduction without findings has none, and what to try."""
+    original, small = reduction.original, reduction.network
+    if reduction.findings or small.units < original.units or small.parameters < original.parameters:
+        return []
+    limited = "--effort thorough" if reduction.options.time_limit is None else "a longer --time-limit"
+    if not original.units:
+        why, how = "the network has no activation", "redy simplify, which needs none"
+    elif reduction.undecided:
+        count = len(reduction.undecided)
+        why = f"{count:,} units were undecided when the search reached its limits"
+        how = "--engine auto" if reduction.options.engine == "linear" else f"{limited}, or a smaller box"
+    elif any(" undone: " in note for note in reduction.notes):
+        why, how = "no guarantee of a smaller file was proved (see the notes)", f"{limited}, or a smaller box"
+    else:
+        weaker = "" if reduction.options.preserve != "outputs" else ", or --preserve decision or tolerance"
+        why = "inputs of the box reach every piece of each activation"
+        how = f"a smaller box, redy slice, which cuts the box into slices{weaker}"
+    return [f"Nothing was proved or removed, because {why}; try {how}."]
 
 
 def _bounds(reduction: Reduction) -> dict[str, dict[str, list[float | None]]] | None:

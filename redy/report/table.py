@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -10,28 +12,49 @@ from rich.text import Text
 
 
 def show(document: dict[str, Any], console: Console) -> None:
-    """Print a report document (`redy.report.summary.report`)."""
-    console.print(Group(_layers(document), Text(), *_lines(document)))
+    """Print the report of a reduction; a narrow terminal gets fewer columns, not cut numbers."""
+    console.print(Group(_layers(document, console), Text(), _lines(document)))
 
 
-def _layers(document: dict[str, Any]) -> Table:
-    table = Table(title=_title(document), title_justify="left", show_footer=True)
+def fitting(table: Callable[[int], Table], columns: int, least: int, console: Console) -> Table:
+    """The table with as many columns as the console holds without wrapping a number.
+
+    Args:
+        table: makes the table of the first columns only.
+        columns: how many there are.
+        least: how many stay in any case.
+        console: where it is to be printed.
+    """
+    unlimited = console.options.update(width=10_000)
+    for count in range(columns, least, -1):
+        if console.measure(table(count), options=unlimited).maximum <= console.width:
+            return table(count)
+    return table(least)
+
+
+def _layers(document: dict[str, Any], console: Console) -> Table:
     original, reduced, layers = document["original"], document["reduced"], document["layers"]
     replaced = any(layer["replaced"] for layer in layers)
-    table.add_column("layer", "total")
-    columns = ["units", "inactive", "active", *(["replaced"] if replaced else []), "undecided", "kept"]
-    for name in columns:
-        table.add_column(name, str(sum(layer[name] for layer in layers)), justify="right")
-    table.add_column("parameters", _change(original["parameters"], reduced["parameters"]), justify="right")
-    table.add_column("multiply-adds", _change(original["multiply_adds"], reduced["multiply_adds"]), justify="right")
-    for layer in layers:
-        table.add_row(
-            Text(layer["name"]),
-            *(str(layer[name]) if layer["units"] else "" for name in columns),
-            _arrow(layer["parameters_before"], layer["parameters_after"]),
-            _arrow(layer["macs_before"], layer["macs_after"]),
-        )
-    return table
+    counts = ["units", "kept", "inactive", "active", *(["replaced"] if replaced else []), "undecided"]
+
+    def made(columns: int) -> Table:
+        table = Table(title=_title(document), title_justify="left", show_footer=True)
+        table.add_column("layer", "total", overflow="fold")
+        shown, sizes = counts[:columns], columns - len(counts)
+        for name in shown:
+            table.add_column(name, str(sum(layer[name] for layer in layers)), justify="right", no_wrap=True)
+        for name, key in (("parameters", "parameters"), ("multiply-adds", "multiply_adds"))[: max(sizes, 0)]:
+            table.add_column(name, _change(original[key], reduced[key]), justify="right", no_wrap=True)
+        for layer in layers:
+            changes = [
+                _arrow(layer[f"{key}_before"], layer[f"{key}_after"]) for key in ("parameters", "macs")[: max(sizes, 0)]
+            ]
+            table.add_row(
+                Text(layer["name"]), *(str(layer[name]) if layer["units"] else "" for name in shown), *changes
+            )
+        return table
+
+    return fitting(made, len(counts) + 2, 2, console)
 
 
 def _title(document: dict[str, Any]) -> str:
@@ -39,24 +62,39 @@ def _title(document: dict[str, Any]) -> str:
     return "reduction" if original is None else original
 
 
-def _lines(document: dict[str, Any]) -> list[RenderableType]:
+def _lines(document: dict[str, Any]) -> RenderableType:
+    """What was removed, what is guaranteed, what was measured, and what to do next."""
     original, reduced = document["original"], document["reduced"]
-    lines = []
-    if reduced["bytes"] is not None:
-        size = f"{_change(original['bytes'], reduced['bytes'])} bytes"
-        lines.append(("written", f"{reduced['file']}, {size}"))
-    lines.append(("answered by", _answers(document)))
-    lines.append(("seconds", ", ".join(f"{name} {value:.2f}" for name, value in document["seconds"].items())))
+    lines = [("removed", _removed(document)), ("guarantee", document["guarantee"]["statement"])]
+    lines.append(("trusted", ", ".join(document["guarantee"]["trusted"]) or "no answer of a solver"))
     measured = document["measured"]
     if measured is not None:
-        where = f"{measured['points']:,} samples and corners; outputs up to {measured['scale']:.3g}"
-        lines.append(("onnxruntime", f"largest deviation {measured['deviation']:.3g} at {where}"))
-    lines.append(("guarantee", document["guarantee"]["statement"]))
+        times = measured.get("milliseconds")
+        speed = f"; one sample takes {times[0]:.3g} -> {times[1]:.3g} ms" if times else ""
+        where = f"{measured['points']:,} points of the box, where outputs reach {measured['scale']:.3g}"
+        lines.append(("measured", f"largest difference in onnxruntime {measured['deviation']:.3g} at {where}{speed}"))
+    lines.append(("proofs", _answers(document)))
+    lines.append(("seconds", ", ".join(f"{name} {value:.2f}" for name, value in document["seconds"].items())))
     lines.extend(("note", note) for note in document["notes"])
+    if reduced["bytes"] is not None:
+        lines.append(("written", f"{reduced['file']}, {_change(original['bytes'], reduced['bytes'])} bytes"))
+        files = f"{shlex.quote(str(original['file']))} {shlex.quote(str(reduced['file']))}"
+        lines.append(("next", f"redy verify {files} proves the guarantee again"))
     grid = Table.grid(padding=(0, 2))
     for name, text in lines:
         grid.add_row(Text(name, style="bold"), Text(text))
-    return [grid]
+    return grid
+
+
+def _removed(document: dict[str, Any]) -> str:
+    original, reduced = document["original"], document["reduced"]
+    parts = []
+    for key in ("units", "parameters", "multiply_adds"):
+        before, after = original[key], reduced[key]
+        if before:
+            gone = before - after
+            parts.append(f"{gone:,} of {before:,} {key.replace('_', '-')} ({gone / before:.1%})")
+    return ", ".join(parts) or "the network has no units"
 
 
 def _answers(document: dict[str, Any]) -> str:
@@ -69,7 +107,7 @@ def _answers(document: dict[str, Any]) -> str:
             if isinstance(facts, dict) and "elements" in facts:
                 solver = f" ({facts['solver']})" if "solver" in facts else ""
                 parts.append(f"{criterion}: {method}{solver} proved {facts['elements']}")
-    return "; ".join(parts) or "nothing was asked"
+    return "; ".join(parts) or "none were asked for"
 
 
 def _change(before: int, after: int) -> str:

@@ -97,7 +97,8 @@ def _job(where: str, row: dict[str, Any], base: Path, folder: Path) -> Job:
     inline = text.lstrip().startswith(("[", "{"))
     unknown = sorted(set(row) - {"model", "bounds", "output", *OPTIONS})
     if unknown:
-        raise InputError(f"{where}: {unknown[0]} is none of model, bounds, output, {', '.join(OPTIONS)}")
+        known = ", ".join(("model", "bounds", "output", *OPTIONS))
+        raise InputError(f"{where}: {unknown[0]} is no known column; the columns are {known}")
     options = {}
     for name, kind in OPTIONS.items():
         if name in row:

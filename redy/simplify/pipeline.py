@@ -122,7 +122,7 @@ def _accepted(model: onnx.ModelProto, made: Simplified, choice: Choice, seed: in
     deviation = compare(model, made.model, seed)
     if deviation.failed:
         culprit = _bisect(model, choice, seed)
-        raise CheckFailed(f"{deviation.text}; the rewrite that did it: {culprit}; nothing was written")
+        raise CheckFailed(f"{deviation.text}; caused by the rewrite {culprit}; nothing was written")
     return Simplified(made.model, dataclasses.replace(made.report, deviation=deviation))
 
 

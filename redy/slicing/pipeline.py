@@ -140,7 +140,7 @@ def slice_network(  # noqa: PLR0913 - the options of the command, with the same 
 
     Returns:
         The family; `family.save(path)` writes it. Results depend neither on `jobs` nor on `scheduler`, and on the
-        machine only where a time limit strikes.
+        machine only where a time limit ends a search.
 
     Raises:
         InputError: the model, the box or an option does not fit; the text says which and what to do.

@@ -67,7 +67,7 @@ class SliceOptions:
         corners: corners of the slice tried, at most.
         seed: of the sampling.
         time_limit: seconds for the search of a slice; a slice that needs more is *partial*. Results depend on the
-            machine's speed only where it strikes.
+            machine's speed only where it ends a search.
         decision: where given, slices are also asked whether this decision is constant there.
         tolerance: where given, units also become lines while each output element stays within its tolerance.
     """

@@ -132,7 +132,7 @@ def test_overflow_in_the_original_does_not_hide_a_difference(tmp_path, capsys, m
 
     to_model = settle.to_model
 
-    def wrong(network, metadata=None):
+    def wrong(network, metadata=None, **_):
         *others, last = network.nodes
         assert isinstance(last, Affine)
         return to_model(rebuilt(network, [*others, Affine(last.name, last.terms, last.bias + 1e37)]), metadata)
