@@ -10,6 +10,7 @@ import traceback
 import click
 
 from redy.cli import interrupts
+from redy.condensed.kernels.start import own_process
 from redy.errors import RedyError
 from redy.version import __version__
 
@@ -75,6 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     interrupts.install()
+    own_process()
     sys.exit(run(arguments))
 
 

@@ -19,12 +19,15 @@ from typing import Any
 import numba
 from numba.core import event
 
+from redy.condensed.kernels.start import without_registries
+
 _COMPILE = "numba:compile"
 """Sent before a function is compiled, and not when it is loaded from the cache."""
 SECONDS = 10
 """What compiling every kernel takes on one core of today, roughly."""
 
 _log = logging.getLogger("redy")
+without_registries()
 _config: Any = numba.config
 
 

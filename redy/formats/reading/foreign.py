@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
-import onnxruntime
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 from redy.errors import InputError
 from redy.formats.reading.graph import Graph, Op, Tensor, Value, label
 from redy.formats.reading.order import captured
+from redy.formats.reading.reference import WRONG
 from redy.model import Array, Foreign
 
 _REFERENCE_SINCE = 13
@@ -159,9 +158,13 @@ def _evaluator(op: Op, payload: bytes) -> Callable[[dict[str, np.ndarray]], list
 
 
 def _first_that_runs(payload: bytes, inputs: dict[str, np.ndarray]) -> Callable[[dict[str, np.ndarray]], list[object]]:
-    """The reference implementation comes first, but not before opset 13, where it has some operators' newer meaning."""
+    """The reference implementation comes first, but not for what it computes wrongly.
+
+    That is some nodes, and everything before opset 13, where it has the newer meaning of some operators.
+    """
     model = ModelProto.FromString(payload)
     old = any(entry.version < _REFERENCE_SINCE for entry in model.opset_import if not entry.domain)
+    old = old or any(node.op_type in WRONG for node in model.graph.node)
     failure: Exception | None = None
     for make in (_in_onnxruntime, _in_reference) if old else (_in_reference, _in_onnxruntime):
         try:
@@ -176,11 +179,15 @@ def _first_that_runs(payload: bytes, inputs: dict[str, np.ndarray]) -> Callable[
 
 
 def _in_reference(model: ModelProto) -> Callable[[dict[str, np.ndarray]], list[object]]:
+    from onnx.reference import ReferenceEvaluator  # noqa: PLC0415 - it loads slowly, and few models need it
+
     reference = ReferenceEvaluator(model)
     return lambda arrays: list(reference.run(None, arrays))
 
 
 def _in_onnxruntime(model: ModelProto) -> Callable[[dict[str, np.ndarray]], list[object]]:
+    import onnxruntime  # noqa: PLC0415 - it loads slowly, and few models need it
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
