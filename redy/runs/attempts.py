@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from redy.errors import InputError
-from redy.runs.jobs import Job, bounds_digest, model_digest
+from redy.runs.jobs import Job, bounds_digest, model_digest, waves
 
 Row = Mapping[str, Any]
 """A job's row of the store, by column."""
@@ -38,33 +39,46 @@ def written_digest(output: str | Path) -> str | None:
         return None
 
 
-def to_make_again(store: Path, jobs: Sequence[Job], rows: Iterable[Row]) -> dict[int, Again]:
+def to_make_again(store: Path, jobs: Mapping[int, Job], rows: Iterable[Row]) -> dict[int, Again]:
     """By number the jobs with a row that does not stand: they failed, or what they wrote is gone or is another file.
+
+    A job that runs after one that is made is made again, too: what it reads may be another file then.
 
     Args:
         store: path of the store, for errors.
-        jobs: the list of jobs; job k of a row is jobs[k - 1].
+        jobs: the jobs by number, in the order of the list.
         rows: rows with the columns job, status, error, seconds, attempts, model_sha256, bounds_sha256, output_sha256.
 
     Raises:
         InputError: the model or the box of a job that was done is not the one that it was done with.
     """
+    # A row holds a whole report, and there may be many.
+    there = {row["job"]: {name: row[name] for name in _READ} for row in rows}
+    numbers = list(jobs)
+    reasons = {number: _reason(row, jobs[number]) for number, row in there.items()}
+    for place in itertools.chain.from_iterable(waves(list(jobs.values()))):
+        number = numbers[place]
+        for before in (numbers[k] for k in jobs[number].after):
+            if number in there and (before not in there or reasons[before]):
+                reasons[number] = reasons[number] or f"job {before}, after which it runs, is made"
     # Many jobs share a model or a box.
     model: Callable[[str], str | None] = cache(lambda path: model_digest(Job(path, "", "")))
     bounds: Callable[[str], str | None] = cache(lambda source: bounds_digest(Job("", source, "")))
     again = {}
-    for row in rows:
-        job = jobs[row["job"] - 1]
-        if row["status"] == "done":
+    for number, row in there.items():
+        job, reason = jobs[number], reasons[number]
+        if row["status"] == "done" and not any(numbers[k] not in there or reasons[numbers[k]] for k in job.after):
             if model(job.model) != row["model_sha256"]:
                 raise _other(store, row, "model", job.model)
             if bounds(job.bounds) != row["bounds_sha256"]:
                 raise _other(store, row, "box", job.bounds)
-        reason = _reason(row, job)
         if reason is not None:
             last = {name: row[name] for name in ("status", "error", "seconds")} | {"made_again": reason}
-            again[row["job"]] = Again(reason, (*json.loads(row["attempts"]), last))
+            again[number] = Again(reason, (*json.loads(row["attempts"]), last))
     return again
+
+
+_READ = ("job", "status", "error", "seconds", "attempts", "model_sha256", "bounds_sha256", "output_sha256")
 
 
 def _other(store: Path, row: Row, what: str, now: str) -> InputError:

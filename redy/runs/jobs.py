@@ -1,33 +1,17 @@
-"""A list of jobs for `redy batch`: model, box, options and the file to write, from CSV, JSON lines or globs."""
+"""The jobs of `redy batch`: model, box, options and the file to write, in which order they run, and their numbers."""
 
 from __future__ import annotations
 
-import csv
-import glob
 import hashlib
-import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from redy.errors import InputError
 from redy.formats.files import file_digest
-
-OPTIONS: dict[str, type] = {
-    "preserve": str,
-    "tolerance": float,
-    "winner": str,
-    "engine": str,
-    "solver": str,
-    "criteria": str,
-    "effort": str,
-    "time_limit": float,
-    "seed": int,
-}
-"""The options a job may have, with the words of `redy reduce`, and their types."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,118 +23,143 @@ class Job:
         bounds: path of the box file, or JSON text such as "[-1,1]".
         output: path of the reduced model.
         options: options of `redy reduce`.
+        after: places in the list, from 0, of the jobs that must be done before.
     """
 
     model: str
     bounds: str
     output: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    after: tuple[int, ...] = ()
+
+    @property
+    def identity(self) -> tuple[str, str, str, str]:
+        """What makes it the same job in another run."""
+        return self.model, self.bounds, self.output, json.dumps(self.options, sort_keys=True)
 
 
-def read_jobs(path: Path, folder: Path) -> list[Job]:
-    """The jobs of a .csv or .jsonl file, in order; paths in it are relative to it, outputs go to `folder`.
-
-    Raises:
-        InputError: the file cannot be read, or a row is no job; the text names the line.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); give a .csv or .jsonl file of jobs") from error
-    if path.suffix not in {".csv", ".jsonl"}:
-        raise InputError(f"{path}: the name must end in .csv or .jsonl")
-    rows = list(_csv_rows(path, text) if path.suffix == ".csv" else _json_rows(path, text))
-    if not rows:
-        raise InputError(f"{path}: holds no job")
-    return _distinct([_job(where, row, path.parent, folder) for where, row in rows])
+def inline(bounds: str) -> bool:
+    """Whether the source of a box is its text and not a file."""
+    return bounds.lstrip().startswith(("[", "{"))
 
 
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(text))
-    for row in reader:
-        where = f"{path}: line {reader.line_num}"
-        if None in row or None in row.values():
-            raise InputError(f"{where}: does not have the {len(reader.fieldnames or ())} fields of the header")
-        yield where, {name: value for name, value in row.items() if value != ""}
+def default_output(model: str, bounds: str, folder: Path) -> str:
+    """Where a job writes that names no output: MODEL--BOX.onnx, by the name of the box or a digest of its text."""
+    return str(folder / f"{model}--{box_name(bounds)}.onnx")
 
 
-def _json_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}: line {number}"
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{where}: is not JSON ({error})") from error
-        if not isinstance(row, dict) or not isinstance(row.get("options", {}), dict):
-            raise InputError(f'{where}: must be an object such as {{"model": "a.onnx", "bounds": "a.json"}}')
-        yield where, {**{k: v for k, v in row.items() if k != "options"}, **row.get("options", {})}
+def box_name(bounds: str) -> str:
+    """The name of a box in a path."""
+    return hashlib.sha256(bounds.encode()).hexdigest()[:8] if inline(bounds) else Path(bounds).stem
 
 
-def _job(where: str, row: dict[str, Any], base: Path, folder: Path) -> Job:
-    for name in ("model", "bounds"):
-        if name not in row:
-            raise InputError(f"{where}: has no {name}")
-    bounds = row["bounds"]
-    text = bounds if isinstance(bounds, str) else json.dumps(bounds)
-    inline = text.lstrip().startswith(("[", "{"))
-    unknown = sorted(set(row) - {"model", "bounds", "output", *OPTIONS})
-    if unknown:
-        known = ", ".join(("model", "bounds", "output", *OPTIONS))
-        raise InputError(f"{where}: {unknown[0]} is no known column; the columns are {known}")
-    options = {}
-    for name, kind in OPTIONS.items():
-        if name in row:
-            try:
-                options[name] = kind(row[name])
-            except (TypeError, ValueError):
-                raise InputError(f"{where}: {name} {row[name]!r} is no {kind.__name__}") from None
-    model = str(base / str(row["model"]))
-    source = text if inline else str(base / text)
-    output = str(folder / row["output"]) if "output" in row else _output(model, source, folder)
-    return Job(model, source, output, options)
-
-
-def _output(model: str, bounds: str, folder: Path) -> str:
-    inline = bounds.lstrip().startswith(("[", "{"))
-    box = hashlib.sha256(bounds.encode()).hexdigest()[:8] if inline else Path(bounds).stem
-    return str(folder / f"{Path(model).stem}--{box}.onnx")
-
-
-def glob_jobs(models: str, bounds: str, folder: Path, options: Mapping[str, Any]) -> list[Job]:
-    """Every model of one pattern on every box of another (or on one inline box).
+def checked(jobs: list[Job]) -> list[Job]:
+    """The jobs, if no two write one file and every file that a job writes and another reads is written before.
 
     Raises:
-        InputError: a pattern names no file.
+        InputError: they do not fit together.
     """
-    inline = bounds.lstrip().startswith(("[", "{"))
-    # A pattern of the user's may be absolute, which Path.glob does not take.
-    found = {"--models": sorted(glob.glob(models)), "--bounds": [bounds] if inline else sorted(glob.glob(bounds))}  # noqa: PTH207
-    for name, paths in found.items():
-        if not paths:
-            raise InputError(f"{name} {models if name == '--models' else bounds}: matches no file")
-    return _distinct(
-        [Job(m, b, _output(m, b, folder), dict(options)) for m in found["--models"] for b in found["--bounds"]]
-    )
-
-
-def _distinct(jobs: list[Job]) -> list[Job]:
-    outputs: dict[str, int] = {}
-    for number, job in enumerate(jobs, start=1):
-        target = os.path.normpath(job.output)
-        if target in outputs:
-            raise InputError(f"jobs {outputs[target]} and {number} both write {job.output}; give them an output each")
-        if os.path.normpath(job.model) == target:
-            raise InputError(f"job {number}: its output {job.output} is the model itself")
-        outputs[target] = number
+    writers: dict[str, int] = {}
+    for place, job in enumerate(jobs):
+        target = os.path.realpath(job.output)
+        if target in writers:
+            raise InputError(
+                f"jobs {writers[target] + 1} and {place + 1} both write {job.output}; give them an output each"
+            )
+        if os.path.realpath(job.model) == target:
+            raise InputError(f"job {place + 1}: its output {job.output} is the model itself")
+        writers[target] = place
+    _ordered(jobs)
+    for place, job in enumerate(jobs):
+        writer = writers.get(os.path.realpath(job.model))
+        if writer is not None and not _runs_after(jobs, place, writer):
+            raise InputError(
+                f"job {place + 1}: reads {job.model}, which job {writer + 1} writes; say so with after {writer + 1}"
+            )
     return jobs
 
 
-def digests(jobs: Sequence[Job]) -> dict[str, str]:
-    """What all results depend on: the list of jobs with its options. Each job's files have digests in its own row."""
-    listed = hashlib.sha256(json.dumps([asdict(job) for job in jobs], sort_keys=True).encode()).hexdigest()
-    return {"list of jobs": listed}
+def waves(jobs: Sequence[Job]) -> list[list[int]]:
+    """Places of jobs in an order in which every job comes in a later group than those it runs after."""
+    level = [0] * len(jobs)
+    for place in _ordered(jobs):
+        level[place] = max((level[k] + 1 for k in jobs[place].after), default=0)
+    groups: list[list[int]] = [[] for _ in range(max(level, default=-1) + 1)]
+    for place, number in enumerate(level):
+        groups[number].append(place)
+    return groups
+
+
+def _runs_after(jobs: Sequence[Job], place: int, other: int) -> bool:
+    """Whether a job starts only when another one is done."""
+    seen, stack = set[int](), [place]
+    while stack:
+        after = jobs[stack.pop()].after
+        if other in after:
+            return True
+        stack += [k for k in after if k not in seen]
+        seen.update(after)
+    return False
+
+
+def _ordered(jobs: Sequence[Job]) -> list[int]:
+    """Places of jobs, each behind those it runs after.
+
+    Raises:
+        InputError: `after` names no job, or goes in a circle.
+    """
+    readers: dict[int, list[int]] = {}
+    for place, job in enumerate(jobs):
+        for other in job.after:
+            if not 0 <= other < len(jobs) or other == place:
+                raise InputError(
+                    f"job {place + 1}: runs after {other + 1}; after must name other jobs, 1 to {len(jobs)}"
+                )
+            readers.setdefault(other, []).append(place)
+    waiting = [len(set(job.after)) for job in jobs]
+    order = [place for place, count in enumerate(waiting) if not count]
+    for place in order:
+        for reader in set(readers.get(place, ())):
+            waiting[reader] -= 1
+            if not waiting[reader]:
+                order.append(reader)
+    if len(order) < len(jobs):
+        stuck = next(place for place, count in enumerate(waiting) if count)
+        raise InputError(f"job {stuck + 1}: runs after itself by its column after; jobs must not go in a circle")
+    return order
+
+
+def numbered(store: Path, jobs: Sequence[Job], there: Mapping[int, tuple[str, str, str, str]]) -> list[int]:
+    """The number in the store of every job: that of its row, or the next free one.
+
+    Args:
+        store: path of the store, for errors.
+        jobs: the list.
+        there: by number the identity of each job that has a row.
+
+    Raises:
+        InputError: a row is of no job in the list.
+    """
+    known = {identity: number for number, identity in there.items()}
+    missing = set(known) - {job.identity for job in jobs}
+    if missing:
+        number = min(known[identity] for identity in missing)
+        model, bounds, output, _ = there[number]
+        raise InputError(
+            f"{store}: was made with another list of jobs: job {number} ({model} on {bounds} into {output}) is not in "
+            "this one, or with other options; give a list that has it, or another store"
+        )
+    numbers, last = list[int](), 0
+    taken = set(there)
+    for job in jobs:
+        if job.identity in known:
+            numbers.append(known[job.identity])
+            continue
+        last += 1
+        while last in taken:
+            last += 1
+        numbers.append(last)
+    return numbers
 
 
 def model_digest(job: Job) -> str | None:
@@ -163,7 +172,7 @@ def model_digest(job: Job) -> str | None:
 
 def bounds_digest(job: Job) -> str | None:
     """SHA-256 of the file of the box, or of its text where it is given inline; None where it cannot be read."""
-    if job.bounds.lstrip().startswith(("[", "{")):
+    if inline(job.bounds):
         return hashlib.sha256(job.bounds.encode()).hexdigest()
     try:
         return hashlib.sha256(Path(job.bounds).read_bytes()).hexdigest()

@@ -74,7 +74,7 @@ class Store:
         self.path, self.columns = Path(path), dict(columns)
         self._lock = self._locked()
         try:
-            self._connection = sqlite3.connect(self.path, isolation_level=None)
+            self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             self._prepare(digests, resume)
         except (sqlite3.Error, UnicodeDecodeError) as error:
             self.close()
@@ -187,6 +187,9 @@ class Store:
             self._connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
             raise _refused(self.path, error) from error
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
 
     def done(self) -> int:
         """How many results there are."""
