@@ -81,6 +81,12 @@ def _sizes(value: _Value, operator: Operator) -> int:
     return sum(weight.shape[1] for weight in value.weights.values())
 
 
+def _applied(operator: Operator, weight: Single, size: int) -> Array:
+    """The operator on every column of a matrix (in size, k): (size, k)."""
+    columns = weight.T.reshape(weight.shape[1], *operator.in_shape).astype(np.float64)
+    return np.asarray(operator.apply(columns).reshape(weight.shape[1], size).T)
+
+
 def _affine(node: Affine, values: dict[str, _Value]) -> _Value:
     size = math.prod(node.shape)
     weights: dict[int, Single] = {}
@@ -90,10 +96,7 @@ def _affine(node: Affine, values: dict[str, _Value]) -> _Value:
         if value.same is not None:
             parts = {value.same: operator.matrix()}
         else:
-            parts = {
-                source: operator.apply(weight.T.reshape(-1, *operator.in_shape).astype(np.float64)).reshape(-1, size).T
-                for source, weight in value.weights.items()
-            }
+            parts = {source: _applied(operator, weight, size) for source, weight in value.weights.items()}
             bias += operator.apply(value.bias.reshape(1, *operator.in_shape).astype(np.float64)).ravel()
         for source, weight in parts.items():
             single = np.ascontiguousarray(weight, dtype=np.float32)

@@ -185,7 +185,7 @@ def apply_affine(condensed: Condensed, node: Affine, forms: Mapping[str, Form]) 
 
 
 def _through(operator: Operator, stacked: Array) -> Array:
-    columns = np.ascontiguousarray(stacked.T).reshape(-1, *operator.in_shape)
+    columns = np.ascontiguousarray(stacked.T).reshape(stacked.shape[1], *operator.in_shape)
     return operator.apply(columns).reshape(len(columns), -1).T
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +45,8 @@ def solve(
     del stop_bound
     begin = time.perf_counter()
     highspy = _module()
-    solver = highspy.Highs()
+    with _quiet_standard_output():
+        solver = highspy.Highs()
     for name, value in OPTIONS.items():
         solver.setOptionValue(name, value)
     solver.setOptionValue("time_limit", max(time_limit, 1e-3))
@@ -67,6 +73,28 @@ def available() -> bool:
     except SolverUnavailable:
         return False
     return True
+
+
+@contextmanager
+def _quiet_standard_output() -> Iterator[None]:
+    """Whatever C code prints in the block is dropped: HiGHS prints a banner before an option can forbid it."""
+    try:
+        kept = os.dup(1)
+    except OSError:  # there is no standard output
+        yield
+        return
+    flush = getattr(ctypes.CDLL(None), "fflush", None) if os.name == "posix" else None
+    sys.stdout.flush()
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 1)
+        yield
+        if flush is not None:
+            flush(None)  # or its buffer would be printed later
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nothing)
 
 
 def _module() -> ModuleType:

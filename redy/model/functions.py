@@ -108,7 +108,9 @@ class PiecewiseLinear:
     def piece_of(self, x: Array) -> NDArray[np.int64]:
         """The index of a piece that x lies in (a breakpoint counts to the piece on its left)."""
         return np.asarray(
-            (x > self.breakpoints.reshape(-1, *(1,) * (x.ndim - len(self.shape)), *self.shape)).sum(axis=0)
+            (x > self.breakpoints.reshape(len(self.breakpoints), *(1,) * (x.ndim - len(self.shape)), *self.shape)).sum(
+                axis=0
+            )
         )
 
     def stuck(self, lower: Array, upper: Array) -> NDArray[np.int64]:
@@ -132,8 +134,10 @@ class PiecewiseLinear:
     def broadcast_to(self, shape: tuple[int, ...]) -> PiecewiseLinear:
         """The same functions, one written out for each unit of `shape`."""
         return PiecewiseLinear(
-            np.broadcast_to(self.breakpoints.reshape(-1, *_pad(self.shape, shape)), (self.pieces - 1, *shape)),
-            np.broadcast_to(self.slopes.reshape(-1, *_pad(self.shape, shape)), (self.pieces, *shape)),
+            np.broadcast_to(
+                self.breakpoints.reshape(len(self.breakpoints), *_pad(self.shape, shape)), (self.pieces - 1, *shape)
+            ),
+            np.broadcast_to(self.slopes.reshape(self.pieces, *_pad(self.shape, shape)), (self.pieces, *shape)),
             np.broadcast_to(self.value, shape),
         )
 
