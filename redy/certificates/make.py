@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import time
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,14 +43,16 @@ class Effort:
     """How much a search may do.
 
     Attributes:
-        seconds: CPU seconds for trees.
+        seconds: for trees, in counted work of about so many CPU seconds.
         nodes: sub-boxes of one tree.
         seed: of the points at which phases and partners are looked up.
+        deadline: `time.monotonic` at which the search ends whatever is left.
     """
 
     seconds: float = 60.0
     nodes: int = 20_000
     seed: int = 0
+    deadline: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,15 +133,17 @@ def draft(
 def _search(
     files: tuple[Graph, Graph | None], header: Header, weakest: Claim | None, effort: Effort, likely: list[Codes] | None
 ) -> Draft | Refusal:
-    (part,), begin = header.parts, time.thread_time()
+    (part,), work = header.parts, 1e6 * effort.seconds
     if len(part.low) != files[0].size:
         return Refusal("the box and the inputs of the files differ in size")
     points = np.random.default_rng(effort.seed).uniform(part.low, part.high, (256, len(part.low)))
     few = 0 < int((part.high > part.low).sum()) <= BISECTED
     nodes = effort.nodes if few else 1
-    hints = Found(points, Budget(nodes, begin + PHASES * effort.seconds, header.fits), header.fold, likely)
+    budget = Budget(nodes, PHASES * work, header.fits, effort.deadline)
+    hints = Found(points, budget, header.fold, likely)
     question, again = Asking(files, part, header, hints, CAUTION).on(part.low, part.high, [])
-    growing = Growing(question, Budget(nodes, begin + effort.seconds, header.fits), header.fold, again)
+    budget.work += (1 - PHASES) * work
+    growing = Growing(question, budget, header.fold, again)
     growing.grow(lambda values: _need(question, values))
     leaves = growing.leaves()
     if question.open(leaves).any():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,24 +14,35 @@ from redy.certify import tree
 from redy.certify.space import Array, Flags
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Budget:
     """How long a search may go on.
 
     Attributes:
         nodes: sub-boxes of one tree.
-        deadline: CPU seconds of this thread (`time.thread_time`) at which it gives up.
+        work: what is left, in about microseconds of CPU time, but counted, so that equal searches end alike.
         fits: slope fits at a leaf.
+        deadline: `time.monotonic` at which it gives up whatever is left.
     """
 
     nodes: int
-    deadline: float
+    work: float
     fits: int
+    deadline: float = math.inf
 
     @property
     def over(self) -> bool:
-        """Whether the deadline has passed."""
-        return time.thread_time() > self.deadline
+        """Whether nothing is left."""
+        return self.work <= 0 or time.monotonic() > self.deadline
+
+    def spend(self, question: tree.Question, boxes: int) -> None:
+        """Count what it costs to bound a question on so many sub-boxes; 0: to condense the networks again."""
+        space = question.space
+        if not boxes:
+            self.work -= 1000.0 * (len(space.blocks) + 1)
+            return
+        rows = len(question.rows.e) + 2 * space.count
+        self.work -= 300.0 * (len(space.blocks) + 1) + boxes * rows * len(space.reach) ** 2 / 8000.0
 
 
 class Growing:
@@ -97,6 +109,7 @@ class Growing:
             question = self.asked[group[0]][0]
             low, high = tree.corners([self.cells[node] for node in group])
             values, acc = question.bounded(low, high, self.budget.fits)
+            self.budget.spend(question, len(group))
             for k, node in enumerate(group):
                 self.values[node] = values[k]
                 self.smears[node] = smear(question, acc[k], values[k], high[k] - low[k])
@@ -110,6 +123,7 @@ class Growing:
         (question, again), number = self.asked[node], self.order[node]
         if self.depth[node] and self.depth[node] % self.fold == 0:
             question, again = again(cell)
+            self.budget.spend(question, 0)
             self.questions += 1
             number = self.questions
         axis = int(np.where(fit, self.smears[node], -1).argmax())

@@ -90,7 +90,12 @@ if TYPE_CHECKING:
     help="Start of every random choice; equal seeds give equal results.",
 )
 @click.option("--report", "report_path", type=click.Path(path_type=Path), help="Write the report as JSON.")
-@click.option("--certificate", type=click.Path(path_type=Path), help="Write a proof for `redy check`; one box.")
+@click.option(
+    "--certificate",
+    type=click.Path(path_type=Path),
+    help="The proof for `redy check`. Default: beside the output with suffix .cert, where the proof is cheap.",
+)
+@click.option("--no-certificate", is_flag=True, help="Write no certificate.")
 @click.option("--html", "page_path", type=click.Path(path_type=Path), help="Write the report as one HTML page.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of a table.")
 @click.option("--quiet", is_flag=True, help="No progress and no table.")
@@ -120,6 +125,7 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     report_path: Path | None,
     page_path: Path | None,
     certificate: Path | None,
+    no_certificate: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -131,7 +137,7 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     input or usage; 3: the network was written but no certificate was found.
     """
     from redy.formats.boxes import read_boxes
-    from redy.formats.files import file_digest, write_text
+    from redy.formats.files import write_text
     from redy.formats.onnx_read import read_network
 
     begin = time.monotonic()
@@ -139,9 +145,12 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         raise InputError(f"--time-limit {time_limit}: must be a positive number of seconds")
     port = read_network(model, shapes).input
     boxes = read_boxes(bounds, port)
-    if certificate is not None and (len(boxes) != 1 or (preserve == "decision" and margin is None)):
-        raise InputError("--certificate needs one box, and with --preserve decision a --margin")
+    if certificate is not None and no_certificate:
+        raise InputError("give --certificate or --no-certificate, not both")
     targets = _targets(model, output, len(boxes))
+    proofs = [None if no_certificate else target.with_suffix(".cert") for target in targets]
+    if certificate is not None:
+        proofs = list(_numbered(certificate, len(boxes)))
     sources = [
         *model_files("the model", model),
         ("the source of the bounds", bounds),
@@ -153,7 +162,7 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
             *(("the network", target) for target in targets),
             ("the report", report_path),
             ("the page", page_path),
-            ("the certificate", certificate),
+            *(("the certificate", proof) for proof in proofs),
         ],
     )
     options: dict[str, Any] = {
@@ -172,7 +181,10 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         "effort": effort,
         "seed": seed,
     }
-    tasks = [Task(model, box, target, options, shapes) for box, target in zip(boxes, targets, strict=True)]
+    tasks = [
+        Task(model, box, target, options, shapes, proof, certificate is not None)
+        for box, target, proof in zip(boxes, targets, proofs, strict=True)
+    ]
     deadline = None if time_limit is None else begin + time_limit
     documents = []
     for document in run_tasks(tasks, deadline, jobs, quiet=quiet):
@@ -180,10 +192,6 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         documents.append(document)
         if not quiet and not as_json:
             _print_table(document)
-    if certificate is not None and not _certified(tasks[0], documents[0], certificate):
-        click.get_current_context().exit(3)
-    if certificate is not None:
-        documents[0]["certificate"] = {"file": str(certificate), "sha256": file_digest(certificate)}
     if page_path is not None:
         from redy.report import page
 
@@ -194,31 +202,10 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
             write_text(report_path, text + "\n")
         if as_json:
             click.echo(text)
-
-
-def _certified(task: Task, document: dict[str, Any], target: Path) -> bool:
-    """Write the certificate of the reduction: the decision, or outputs within 1.3 times the proved error."""
-    import numpy as np
-
-    from redy.certificates import Refusal, certify_files
-    from redy.certify.claims import Claim, SameWinner, Within
-    from redy.formats.files import write_atomically
-
-    options, error = task.options, document["guarantee"]["error"]
-    claim: Claim
-    if options["preserve"] == "decision":
-        claim = SameWinner("min" if options["winner"] == "min" else "max", options["margin"])
-    else:
-        proved = np.concatenate([np.ravel(values) for values in (error or {"": [0.0]}).values()]) * 1.3
-        if options["preserve"] == "tolerance":
-            proved = proved / 1.3 if options["relative_to"] is not None else np.minimum(proved, options["tolerance"])
-        claim = Within(np.maximum(proved, 1e-12))
-    made = certify_files(task.model, task.target, (task.box.lower, task.box.upper), claim)
-    if isinstance(made, Refusal):
-        click.echo(f"{target}: no certificate: {made.reason}", err=True)
-        return False
-    write_atomically(target, lambda path: path.write_bytes(made))
-    return True
+    if certificate is not None and any(document["certificate"] is None for document in documents):
+        for document in documents:
+            click.echo(next((note for note in document["notes"] if note.startswith("no certificate")), ""), err=True)
+        ctx.exit(3)
 
 
 def _reference(text: str | None, port: Port) -> object:
@@ -237,7 +224,10 @@ def _names(criteria: str) -> tuple[str, ...]:
 
 def _targets(model: Path, output: Path | None, count: int) -> list[Path]:
     """Where to write: the output itself, or numbered from 1 before the suffix for several boxes."""
-    first = model.with_name(f"{model.stem}.reduced.onnx") if output is None else output
+    return list(_numbered(model.with_name(f"{model.stem}.reduced.onnx") if output is None else output, count))
+
+
+def _numbered(first: Path, count: int) -> list[Path]:
     if count == 1:
         return [first]
     return [first.with_name(f"{first.stem}-{k}{first.suffix}") for k in range(1, count + 1)]

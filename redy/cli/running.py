@@ -19,6 +19,7 @@ from redy.errors import Unsupported
 
 if TYPE_CHECKING:
     from redy.model import Box
+    from redy.reduction.certificate import Certifier
     from redy.report import File
 
 
@@ -29,13 +30,18 @@ def command_line(ctx: click.Context) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One model, one box, one file to write, options of `redy.reduction.reduce`, and open shapes."""
+    """One model, one box, one file to write, options of `redy.reduction.reduce`, open shapes, and a certificate.
+
+    `asked` says that the certificate was asked for, so that its search may take long.
+    """
 
     model: Path
     box: Box
     target: Path
     options: dict[str, Any]
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    certificate: Path | None = None
+    asked: bool = False
 
 
 def run_tasks(tasks: list[Task], deadline: float | None, jobs: int, *, quiet: bool) -> Iterator[dict[str, Any]]:
@@ -76,7 +82,10 @@ def run_task(task: Task, time_limit: float | None, say: Callable[[str], None] | 
     """
     from redy.formats.onnx_read import read_network
     from redy.reduction import reduce, write_reduction
+    from redy.reduction.certificate import Certifier
     from redy.report import report
+
+    begin = time.monotonic()
 
     # A share that is used up still leaves a moment for bounds, so that the result is valid and not empty.
     limit = None if time_limit is None else max(time_limit, 0.01)
@@ -88,8 +97,30 @@ def run_task(task: Task, time_limit: float | None, say: Callable[[str], None] | 
         raise Unsupported(f"{task.model}: {error}") from error
     if say:
         say("writing and comparing in onnxruntime")
-    written = write_reduction(reduction, task.target, original=task.model)
-    return report(written.reduction, original=_file(task.model), reduced=_file(task.target), measured=written.measured)
+    certifier = None
+    if task.certificate is not None:
+        end = None if limit is None else begin + limit
+        certifier = Certifier(reduction, task.model, asked=task.asked, end=end)
+    if say and certifier is not None:
+        say("certifying")
+    written = write_reduction(reduction, task.target, original=task.model, check=certifier)
+    files = _file(task.model), _file(task.target)
+    document = report(written.reduction, original=files[0], reduced=files[1], measured=written.measured)
+    document["certificate"] = None if certifier is None else _certificate(certifier, task, document)
+    return document
+
+
+def _certificate(certifier: Certifier, task: Task, document: dict[str, Any]) -> dict[str, str] | None:
+    """Write the certificate; its entry in the report. Where there is none a note says why."""
+    from redy.formats.files import file_digest, write_atomically
+
+    data, target = certifier.data, task.certificate
+    assert target is not None
+    if data is None:
+        document["notes"] = [*document["notes"], f"no certificate: {certifier.reason}"]
+        return None
+    write_atomically(target, lambda path: path.write_bytes(data))
+    return {"file": str(target), "sha256": file_digest(target), "claim": certifier.claim}
 
 
 def _file(path: Path) -> File:

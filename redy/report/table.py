@@ -74,6 +74,9 @@ def _lines(document: dict[str, Any]) -> RenderableType:
         where = f"{measured['points']:,} points of the box, where outputs reach {measured['scale']:.3g}"
         lines.append(("measured", f"largest difference in onnxruntime {measured['deviation']:.3g} at {where}{speed}"))
     lines.append(("proofs", _answers(document)))
+    certificate = document.get("certificate")
+    if certificate:
+        lines.append(("certificate", f"{certificate['file']}: {certificate['claim']}"))
     lines.append(("seconds", ", ".join(f"{name} {value:.2f}" for name, value in document["seconds"].items())))
     lines.extend(("note", note) for note in document["notes"])
     if reduced["bytes"] is not None:
