@@ -204,3 +204,44 @@ def test_subgraph_keeps_what_it_reads() -> None:
     made = between(branch, {"zero": np.array(0.0)}, 8)
     result = simplified(made, (1, 3, 8, 8))
     assert shapes(result.model, "Conv") == [(8, 3, 3, 3), (4, 8, 1, 1)]
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.5])
+@pytest.mark.parametrize(
+    ("op", "sizes"),
+    [("Expand", [2, 8, 5, 5]), ("Expand", [1, 1, 5, 5]), ("Tile", [1, 1, 5, 5])],
+    ids=str,
+)
+def test_repeated_to_stored_sizes(op: str, sizes: list[int], bias: float) -> None:
+    middle = [node("GlobalAveragePool", "a", "p"), node(op, "p sizes", "b")]
+    made = dead_with(between(middle, {"sizes": np.array(sizes)}, 8), bias)
+    made.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+    made.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 2
+    assert shapes(simplified(made, (2, 3, 8, 8)).model, "Conv") == [(5, 3, 3, 3), (4, 5, 1, 1)]
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.5])
+@pytest.mark.parametrize("op", ["ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceMean", "ReduceMax"])
+def test_reductions_over_the_image(op: str, bias: float) -> None:
+    stored = op == "ReduceSum"
+    reduce = node(op, "a axes" if stored else "a", "b", keepdims=1, **({} if stored else {"axes": [2, 3]}))
+    made = dead_with(between([reduce], {"axes": np.array([2, 3])} if stored else {}, 8), bias)
+    assert shapes(simplified(made, (2, 3, 8, 8)).model, "Conv") == [(5, 3, 3, 3), (4, 5, 1, 1)]
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.5])
+def test_what_is_the_same_everywhere_has_no_variance(bias: float) -> None:
+    extra = {"s": RNG.normal(size=8), "t": RNG.normal(size=8)}
+    middle = [node("InstanceNormalization", "a s t", "i"), node("Relu", "i", "b")]
+    made = dead_with(between(middle, extra, 8), bias)
+    # onnxruntime computes (s / sqrt(eps)) x + (t - s mean / sqrt(eps)), which leaves 0.5 * 316 * 2^-24 of t in the original.
+    result = simplified(made, (2, 3, 8, 8), tolerance=2e-6 if bias == 0 else 2e-5).model
+    assert shapes(result, "Conv") == [(5, 3, 3, 3), (4, 5, 1, 1)]
+
+
+def dead_with(made: onnx.ModelProto, bias: float) -> onnx.ModelProto:
+    """The same with this bias in the dead channels of the first layer."""
+    array = onnx.numpy_helper.to_array(made.graph.initializer[1]).copy()
+    array[[0, 3, 4]] = bias
+    made.graph.initializer[1].CopyFrom(onnx.numpy_helper.from_array(array, "b1"))
+    return made

@@ -343,3 +343,59 @@ def test_a_number_of_channels_in_a_computed_shape_is_rewritten():
     assert [stored[n.input[1]] for n in result.model.graph.node if n.op_type == "MatMul"] == [(6, 5), (5, 3)]
     assert result.report.deviation is not None
     assert not result.report.deviation.failed
+
+
+def recurrent(op: str, dead: list[int], *, directions: int = 1, read: bool = True) -> onnx.ModelProto:
+    """A recurrent layer of 6 units; `dead` ones have no candidate, or nobody reads them."""
+    rng = np.random.default_rng(15)
+    gates, hidden = {"LSTM": 4, "GRU": 3, "RNN": 1}[op], 6
+    w, r = (rng.standard_normal((directions, gates, hidden, n)) / 3 for n in (5, hidden))
+    b = rng.standard_normal((directions, 2, gates, hidden))
+    v = rng.standard_normal((directions * hidden, 3))
+    candidate = {"LSTM": 3, "GRU": 2, "RNN": 0}[op]
+    if read:
+        w[:, candidate, dead], r[:, candidate, dead], b[:, :, candidate, dead] = 0, 0, 0
+    else:
+        r[..., dead] = 0
+        v.reshape(directions, hidden, 3)[:, dead] = 0
+    weights = {
+        "W": w.reshape(directions, -1, 5),
+        "R": r.reshape(directions, -1, hidden),
+        "B": b.reshape(directions, -1),
+        "v": v,
+        "join": np.array([0, 0, directions * hidden]),
+    }
+    way = {"direction": "bidirectional"} if directions == 2 else {}
+    nodes = [
+        node(op, "x W R B", "h", hidden_size=hidden, **way),
+        node("Transpose", "h", "t", perm=[0, 2, 1, 3]),
+        node("Reshape", "t join", "f"),
+        node("MatMul", "f v", "y"),
+    ]
+    return model(nodes, [4, "n", 5], {"y": [4, "n", 3]}, weights)
+
+
+@pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize("read", [True, False])
+def test_hidden_units_that_are_zero_or_unread(op, directions, read):
+    made = recurrent(op, [1, 4], directions=directions, read=read)
+    result = simplify(made)
+    assert result.report.deviation is not None
+    assert not result.report.deviation.failed
+    stored = {t.name: tuple(t.dims) for t in result.model.graph.initializer}
+    layer = result.model.graph.node[0]
+    assert stored[layer.input[2]][2] == 4
+    assert stored[layer.input[1]] == (directions, 4 * {"LSTM": 4, "GRU": 3, "RNN": 1}[op], 5)
+    assert stored[result.model.graph.node[-1].input[1]] == (4 * directions, 3)
+
+
+@pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN"])
+def test_hidden_units_with_a_given_state_stay(op):
+    made = recurrent(op, [1, 4])
+    state = helper.make_tensor_value_info("h0", TensorProto.FLOAT, [1, "n", 6])
+    made.graph.input.append(state)
+    made.graph.node[0].input.extend(["", "h0"])
+    result = simplify(made).model
+    stored = {t.name: tuple(t.dims) for t in result.graph.initializer}
+    assert stored[result.graph.node[0].input[2]][2] == 6

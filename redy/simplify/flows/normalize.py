@@ -47,7 +47,7 @@ class AlongOthers(Along):
 
 
 class InstanceNorm(Along):
-    """(x - mean) / sqrt(var + eps) * scale + shift per channel and sample. A zero scale leaves the shift."""
+    """(x - mean) / sqrt(var + eps) * scale + shift per channel; the shift where scale is 0 or x a constant."""
 
     def view(self, node: ir.Node, value: ir.Value, a: Analysis) -> AtomArray:  # noqa: ARG002 - one signature for all
         return a.only_along(value, [1])
@@ -61,7 +61,9 @@ class InstanceNorm(Along):
         shape = a.atoms[y].shape
         if shape[1] != scale.size:
             return
-        known = (scale == 0) | a.facts[node.inputs[0]].over([1]).zero().ravel()
+        facts = a.facts[node.inputs[0]].over([1])
+        # What is the same everywhere is its own mean, so only the shift is left.
+        known = (scale == 0) | (facts.known.ravel() if facts.uniform else facts.only_uniform().known.ravel())
         a.facts[y] = Facts.of(known.reshape(shape), shift.reshape(shape), Facts.nothing(shape).axes)
 
     def take(self, node: ir.Node, t: Take) -> None:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from redy.simplify.analysis import Analysis, AtomArray
 from redy.simplify.axes import Listed, Uniform
-from redy.simplify.facts import Facts
+from redy.simplify.facts import Facts, Table
 from redy.simplify.flow import Along, Flow
 from redy.simplify.flows.convolution import _windows
 from redy.simplify.graph import Graph, dims, get_int, get_ints, get_string, input_of
@@ -82,8 +82,27 @@ class Mean(Spatial):
         return Facts.of(facts.known, table, axes)
 
 
+def _numpy(reduce: Callable[..., Table]) -> Callable[[Table, tuple[int, ...]], Table]:
+    return lambda table, axes: reduce(table, axis=axes, keepdims=True)
+
+
+_LENGTHLESS = ("ReduceMean", "ReduceMax", "ReduceMin")
+"""Reductions of a constant that do not depend on how long the axis is."""
+
+_REDUCTIONS: dict[str, Callable[[Table, tuple[int, ...]], Table]] = {
+    "ReduceMean": _numpy(np.mean),
+    "ReduceMax": _numpy(np.max),
+    "ReduceMin": _numpy(np.min),
+    "ReduceSum": _numpy(np.sum),
+    "ReduceProd": _numpy(np.prod),
+    "ReduceL1": lambda table, axes: np.abs(table).sum(axis=axes, keepdims=True),
+    "ReduceL2": lambda table, axes: np.sqrt((table**2).sum(axis=axes, keepdims=True)),
+    "ReduceSumSquare": lambda table, axes: (table**2).sum(axis=axes, keepdims=True),
+}
+
+
 class Reduce(Flow):
-    """ReduceMean, ReduceMax, ReduceMin over axes without labels."""
+    """ReduceMean, ReduceMax, ReduceSum, ReduceL2 and the like over axes without labels."""
 
     def __init__(self, axes: list[int], keep: bool) -> None:
         self.axes, self.keep = axes, keep
@@ -98,18 +117,24 @@ class Reduce(Flow):
         x = node.inputs[0]
         assert x is not None
         facts = a.facts[x].over([i for i in range(a.rank(x)) if i not in self.axes])
-        shape = dims(x)
+        shape, reduce = dims(x), _REDUCTIONS.get(node.op_type)
         assert shape is not None
+        if reduce is None:
+            return
         table, axes, known = facts.table, list(facts.axes), facts.known
-        reduce = getattr(np, {"ReduceMean": "mean", "ReduceMax": "max", "ReduceMin": "min"}[node.op_type])
+        counts = node.op_type not in _LENGTHLESS
         for i in self.axes:
             axis, length = axes[i], shape[i]
-            if isinstance(axis, Uniform):
-                continue
-            if not isinstance(length, int):
-                return
-            table = reduce(table.take(axis.classes(length), axis=i), axis=i, keepdims=True)
             axes[i] = Uniform()
+            if isinstance(axis, Uniform) and not counts:
+                continue
+            if isinstance(length, int):
+                table = table.take(axis.classes(length), axis=i)
+            elif not isinstance(axis, Uniform):
+                return
+            else:  # a sum of as many numbers as the axis is long
+                known = known & facts.zero()
+        table = reduce(table, tuple(self.axes))
         if not self.keep:
             table, known = table.squeeze(tuple(self.axes)), known.squeeze(tuple(self.axes))
             axes = [axis for i, axis in enumerate(axes) if i not in self.axes]
@@ -203,8 +228,6 @@ RULES: dict[str, Callable[[ir.Node, Graph], Flow | str]] = {
     "GlobalMaxPool": _spatial(Spatial),
     "Resize": _resize,
     "Upsample": _resize,
-    "ReduceMean": _reduce,
-    "ReduceMax": _reduce,
-    "ReduceMin": _reduce,
+    **dict.fromkeys([*_REDUCTIONS, "ReduceLogSum", "ReduceLogSumExp"], _reduce),
 }
 __all__ = ["RULES", "Listed"]
