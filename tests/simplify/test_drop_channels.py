@@ -234,7 +234,7 @@ def test_what_is_the_same_everywhere_has_no_variance(bias: float) -> None:
     extra = {"s": RNG.normal(size=8), "t": RNG.normal(size=8)}
     middle = [node("InstanceNormalization", "a s t", "i"), node("Relu", "i", "b")]
     made = dead_with(between(middle, extra, 8), bias)
-    # onnxruntime computes (s / sqrt(eps)) x + (t - s mean / sqrt(eps)), which leaves 0.5 * 316 * 2^-24 of t in the original.
+    # onnxruntime computes (s / sqrt(eps)) x + (t - s mean / sqrt(eps)): the original is off by up to 0.5 * 316 * 2^-24.
     result = simplified(made, (2, 3, 8, 8), tolerance=2e-6 if bias == 0 else 2e-5).model
     assert shapes(result, "Conv") == [(5, 3, 3, 3), (4, 5, 1, 1)]
 
