@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from redy.bounds.interval import interval_bounds
 from redy.condensed.ascent import smallest
 from redy.condensed.form import Variable, Walk, condense
 from redy.condensed.search import LOWER, UPPER, Clause, Found, Rows, Search
-from redy.model import Array, Box, Network, PiecewiseLinear
+from redy.errors import Unsupported
+from redy.model import Array, Box, Limits, Network, PiecewiseLinear
 
 FIRST = 1_000_000
 """How much work a question may cost in the first pass (see `descent`); then it is set aside for the next pass."""
@@ -24,6 +26,8 @@ PASSES, SHARE = 3, 3
 nothing where it does not come to its end.
 """
 
+CONDENSING = 20
+"""Work of condensing, for every number of the forms."""
 COVER = 6
 """Bisections of the whole box before the first question: ranges over its 2^6 parts are tighter than over the box."""
 
@@ -64,13 +68,23 @@ class Phases:
     complete: bool = True
 
 
-def root_bounds(network: Network, box: Box, known: Mapping[str, tuple[Array, Array]], rounds: int = 2) -> Walk:
-    """Condense, bound every variable on the whole box by the kernel, and condense again with what became stable."""
+def root_bounds(
+    network: Network,
+    box: Box,
+    known: Mapping[str, tuple[Array, Array]],
+    rounds: int = 2,
+    limits: Limits | None = None,
+) -> Walk:
+    """Condense, bound every variable on the whole box by the kernel, and condense again with what became stable.
+
+    Raises:
+        Unsupported: see `condense`; a deadline ends the rounds, or comes before the network is condensed once.
+    """
     intervals = dict(known)
-    walk = condense(network, box, intervals)
+    walk = condense(network, box, intervals, limits=limits)
     for _ in range(rounds):
         before = len(walk.condensed.variables)
-        if before == 0:
+        if before == 0 or (limits is not None and limits.expired()):
             break
         rows = Rows.of(walk.condensed)
         zlo, zhi = rows.zlo.copy(), rows.zhi.copy()
@@ -122,7 +136,15 @@ def phases(
         Unsupported: the network holds a node that cannot be condensed.
     """
     deadline = None if time_limit is None else time.monotonic() + time_limit
-    state = _State(network, box, root_bounds(network, box, known or {}), seen or {}, budget, deadline)
+    limits = Limits(budget, math.inf if deadline is None else deadline)
+    try:
+        walk = root_bounds(network, box, known or {}, limits=limits)
+    except Unsupported:
+        if limits.remaining() > 0:
+            raise
+        intervals = {**interval_bounds(network, box).intervals, **(known or {})}
+        return Phases(intervals, dict(seen or {}), [], 0, complete=False)
+    state = _State(network, box, walk, seen or {}, budget, deadline)
     state.cover()
     for number, node in itertools.product(range(PASSES), network.activations):
         if state.spent():
@@ -220,6 +242,14 @@ class _State:
 
     def _fold(self, lower: Array, upper: Array) -> None:
         known = tightened(self.network, self.walk, lower, upper)
+        if self.spent():
+            self.walk = Walk(self.walk.condensed, self.walk.forms, known)
+            return
+        self.work += (
+            CONDENSING
+            * sum(math.prod(node.shape) for node in self.network.nodes)
+            * (self.box.size + len(self.walk.condensed.variables))
+        )
         self.walk = root_bounds(self.network, self.box, known, rounds=1)
 
     def _account(self, found: Found, variables: list[int]) -> None:
@@ -250,6 +280,9 @@ def _questions(functions: Functions, walk: Walk, seen: Samples, node: str) -> li
         if variable.node != node:
             continue
         shift = functions[node].breakpoints[variable.breakpoint].ravel()[variable.element]
+        below, above = (float(end.ravel()[variable.element]) for end in walk.intervals[node])
+        if below >= shift or above <= shift:
+            continue  # proved after the network was condensed last
         low, high = (a.ravel()[variable.element] for a in seen[node]) if node in seen else (math.inf, -math.inf)
         if not low < shift < high:
             found.append((i, LOWER if low >= shift and high > shift else UPPER))

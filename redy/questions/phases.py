@@ -48,6 +48,8 @@ SPLIT_SHARE = 0.7
 """Which share of the time splits of ReLUs may take, where time is limited."""
 SOLVER_SECONDS = {"after branching": 1.0, "alone": 30.0}
 """What `auto` gives the solver at most: what branching leaves open is rarely decided by a solver in short time."""
+SOLVER_UNITS = 5_000
+"""Up to this number of units `auto` asks a solver: larger programs take longer to build than they have time."""
 
 
 LINEAR_SHARE = 0.6
@@ -122,7 +124,8 @@ def decide_phases(network: Network, box: Box, seen: Seen, points: Array, setting
             search.branch(box)
         else:
             search.branch_on_activations(box, points)
-    if settings.engine == "milp" or (settings.engine == "auto" and search.open_units()):
+    solves = network.units <= SOLVER_UNITS and search.open_units()
+    if settings.engine == "milp" or (settings.engine == "auto" and solves):
         search.solve(box, points)
     return search.answer()
 
