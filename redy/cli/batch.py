@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from redy.cli.interrupts import explained
 from redy.cli.paths import Named, guard, model_files, store_files
+from redy.cli.progress import Display
 from redy.cli.running import command_line
 from redy.cli.workers import check_exports, export, say_discarded, worker_options
 from redy.errors import InputError
@@ -99,13 +100,14 @@ def batch_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         to_make = set(numbers) - there.keys() | again.keys()
         work = BatchWork(by_number, {number: why.attempts for number, why in again.items()})
         run = _Run(listed, numbers, to_make, work)
-        counter = itertools.count(len(listed) - len(to_make) + 1)
+        display = Display("jobs", len(listed), len(listed) - len(to_make), quiet=quiet)
 
         def said(row: tuple[Any, ...]) -> None:
-            if not quiet:
-                click.echo(f"{next(counter)} of {len(listed)}: {line(named(row))}", err=True)
+            display.say(line(named(row)))
+            display.advance()
 
-        with Entering(results, said) as entering:
+        kept = f"of {len(listed)} jobs are kept in {path}; the same command with --resume makes the others"
+        with explained(lambda: f"{display.done} {kept}"), display, Entering(results, said) as entering:
             for row in run.rows(executor_of(jobs, scheduler)):
                 entering.enter(row)
         export(results, csv_path, parquet)

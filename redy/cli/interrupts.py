@@ -6,6 +6,9 @@ The signal is remembered as well as raised, and `check` raises it again at the n
 from __future__ import annotations
 
 import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 _seen: list[int] = []
@@ -17,13 +20,22 @@ def install() -> None:
 
 
 def check() -> None:
-    """Raise a Ctrl-C whose exception was lost.
+    """Raise a Ctrl-C whose exception was lost, in the main thread; other threads finish what they keep.
 
     Raises:
         KeyboardInterrupt: there was one.
     """
-    if _seen:
+    if _seen and threading.current_thread() is threading.main_thread():
         raise KeyboardInterrupt
+
+
+@contextmanager
+def explained(what: Callable[[], str]) -> Iterator[None]:
+    """A Ctrl-C inside ends the command with the text of `what`: what is kept, and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(what()) from error
 
 
 def _remember(number: int, frame: FrameType | None) -> None:

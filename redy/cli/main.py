@@ -85,8 +85,9 @@ def run(arguments: list[str]) -> int:
     _show_log(quiet="--quiet" in arguments)
     try:
         outcome = redy.main(arguments, prog_name="redy", standalone_mode=False, obj=tuple(arguments))
-    except (click.Abort, KeyboardInterrupt):
-        return _fail("interrupted", 130)
+    except (click.Abort, KeyboardInterrupt) as error:
+        kept = str(error.__cause__ if isinstance(error, click.Abort) else error)
+        return _fail(f"interrupted; {kept}" if kept not in {"", "None"} else "interrupted", 130)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return error.exit_code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from redy.cli.paths import guard
+from redy.cli.progress import Display
 from redy.cli.running import command_line
 from redy.errors import InputError
 
@@ -83,8 +85,12 @@ def prove_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     ]
     deadline = time.monotonic() + time_limit
     answers = []
+    display = Display("verdicts" if len(cases) > 1 else "", len(cases), quiet=quiet or not sys.stderr.isatty())
     for number, case in enumerate(cases):
-        answer = case.answer(engine, max((deadline - time.monotonic()) / (len(cases) - number), 0.0))
+        with display:
+            display.step(f"proving {case.file} of {case.network}")
+            answer = case.answer(engine, max((deadline - time.monotonic()) / (len(cases) - number), 0.0))
+            display.done += 1
         if case.network == reduced:
             answer["reduction"] = case.coverage()
         answers.append(answer)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from redy.cli.interrupts import explained
 from redy.cli.paths import guard, model_files
 from redy.cli.running import Task, command_line, run_tasks
 from redy.cli.shapes import shape_option
@@ -186,12 +187,13 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         for box, target, proof in zip(boxes, targets, proofs, strict=True)
     ]
     deadline = None if time_limit is None else begin + time_limit
-    documents = []
-    for document in run_tasks(tasks, deadline, jobs, quiet=quiet):
-        document["command"] = command_line(ctx)
-        documents.append(document)
-        if not quiet and not as_json:
-            _print_table(document)
+    documents: list[dict[str, Any]] = []
+    with explained(lambda: _kept(len(documents), targets)):
+        for document in run_tasks(tasks, deadline, jobs, quiet=quiet):
+            document["command"] = command_line(ctx)
+            documents.append(document)
+            if not quiet and not as_json:
+                _print_table(document)
     if page_path is not None:
         from redy.report import page
 
@@ -206,6 +208,13 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         for document in documents:
             click.echo(next((note for note in document["notes"] if note.startswith("no certificate")), ""), err=True)
         ctx.exit(3)
+
+
+def _kept(done: int, targets: list[Path]) -> str:
+    """What an interruption leaves behind."""
+    if done == 0:
+        return "nothing was written"
+    return f"{done} of {len(targets)} networks are written, the last is {targets[done - 1]}; no report was written"
 
 
 def _reference(text: str | None, port: Port) -> object:

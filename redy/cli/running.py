@@ -7,14 +7,13 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from redy.cli.interrupts import check
+from redy.cli.progress import Display
 from redy.errors import Unsupported
 
 if TYPE_CHECKING:
@@ -53,10 +52,14 @@ def run_tasks(tasks: list[Task], deadline: float | None, jobs: int, *, quiet: bo
         jobs: tasks at once.
         quiet: no progress on stderr.
     """
+    display = Display("boxes" if len(tasks) > 1 else "", len(tasks), quiet=quiet)
     if jobs == 1 or len(tasks) == 1:
         for number, task in enumerate(tasks):
-            with _progress(quiet, number, len(tasks)) as say:
-                yield run_task(task, _share(deadline, len(tasks) - number), say)
+            # The display is gone before the caller prints the report.
+            with display:
+                document = run_task(task, _share(deadline, len(tasks) - number), display.step)
+                display.done += 1
+            yield document
         return
     from redy.reduction.warmup import compile_for_workers
 
@@ -66,9 +69,11 @@ def run_tasks(tasks: list[Task], deadline: float | None, jobs: int, *, quiet: bo
         share = _share(deadline, -(-len(tasks) // jobs))
         futures = [pool.submit(run_task, task, share) for task in tasks]
         try:
-            for number, future in enumerate(futures):
-                with _progress(quiet, number, len(tasks)):
-                    yield future.result()
+            for future in futures:
+                with display:
+                    document = future.result()
+                    display.advance()
+                yield document
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
@@ -134,27 +139,3 @@ def _file(path: Path) -> File:
 def _share(deadline: float | None, tasks_left: int) -> float | None:
     """Seconds for the next task."""
     return None if deadline is None else (deadline - time.monotonic()) / tasks_left
-
-
-@contextmanager
-def _progress(quiet: bool, number: int, count: int) -> Iterator[Callable[[str], None]]:
-    """A status line on stderr that names the step at work."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    box = f"box {number + 1} of {count}: " if count > 1 else ""
-
-    def stepwise(show: Callable[[str], object]) -> Callable[[str], None]:
-        def say(text: str) -> None:
-            check()
-            show(f"{box}{text}")
-
-        return say
-
-    if quiet:
-        yield stepwise(lambda _: None)
-    elif not console.is_terminal:
-        yield stepwise(lambda text: console.print(text, highlight=False))
-    else:
-        with console.status(f"{box}reducing") as status:
-            yield stepwise(status.update)

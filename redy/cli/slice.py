@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
+from redy.cli.interrupts import explained
 from redy.cli.paths import guard, model_files, store_files
+from redy.cli.progress import Display
 from redy.cli.workers import worker_options
 from redy.errors import InputError
 
@@ -117,34 +118,35 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     outputs.append(("the page", page_path))
     sources = [*model_files("the model", model), ("the source of the bounds", bounds), ("the property", prop)]
     guard(sources, outputs)
-    family = slice_network(
-        model,
-        read_box(bounds, read_network(model).input),
-        splits=None if splits is None else _numbers(splits),
-        budget=budget,
-        at=layer,
-        units=units,
-        preserve=preserve,
-        winner=winner,
-        margin=margin,
-        tolerance=tolerance,
-        relative_to=relative_to,
-        form=form,
-        store_folded=store_folded,
-        work=work,
-        samples=samples,
-        seed=seed,
-        time_limit=time_limit,
-        prop=prop,
-        jobs=jobs,
-        scheduler=scheduler,
-        store=path,
-        resume=resume,
-        csv=csv_path,
-        parquet=parquet,
-        progress=None if quiet else Reporter(),
-        say=lambda line: click.echo(line, err=True),
-    )
+    with explained(lambda: _kept(shown.at, path)), _Shown() as shown:
+        family = slice_network(
+            model,
+            read_box(bounds, read_network(model).input),
+            splits=None if splits is None else _numbers(splits),
+            budget=budget,
+            at=layer,
+            units=units,
+            preserve=preserve,
+            winner=winner,
+            margin=margin,
+            tolerance=tolerance,
+            relative_to=relative_to,
+            form=form,
+            store_folded=store_folded,
+            work=work,
+            samples=samples,
+            seed=seed,
+            time_limit=time_limit,
+            prop=prop,
+            jobs=jobs,
+            scheduler=scheduler,
+            store=path,
+            resume=resume,
+            csv=csv_path,
+            parquet=parquet,
+            progress=None if quiet else shown.show,
+            say=lambda line: click.echo(line, err=True),
+        )
     family.save(target)
     if page_path is not None:
         from redy.formats.files import write_text
@@ -172,29 +174,22 @@ def _numbers(text: str) -> tuple[int, ...]:
         raise InputError(f"--splits {text}: must be whole numbers, such as 8 or 8,4,4,2,2") from None
 
 
-class Reporter:
-    """Progress on stderr: one line that is rewritten on a terminal, a line now and then elsewhere."""
+class _Shown(ExitStack):
+    """A run of slices on the display; a stage with another number of slices begins a display of its own."""
 
-    def __init__(self) -> None:
-        self.terminal = sys.stderr.isatty()
-        self.every = 0.5 if self.terminal else 30.0
-        self.last = -self.every
+    at: Progress | None = None
 
-    def __call__(self, at: Progress) -> None:
-        """Show where the run stands, unless that was just done."""
-        now = time.monotonic()
-        if now - self.last < self.every and at.done < at.total:
-            return
-        self.last = now
-        left = "" if at.remaining is None else f", {clock(at.remaining)} left"
+    def show(self, at: Progress) -> None:
+        """Show where the run stands."""
+        if self.at is None or at.total != self.at.total:
+            self.close()
+            self._display = self.enter_context(Display("slices", at.total, at.done - 1))
+        self.at = at
         partial = f", {at.partial} partial" if at.partial else ""
-        removed = f"{at.removed:.1%} of units not needed so far"
-        text = f"{at.done} of {at.total} slices, {at.rate:.1f}/s{left}, {removed}{partial}"
-        end = at.done == at.total
-        click.echo(f"\r{text:<100}" if self.terminal else text, err=True, nl=end or not self.terminal)
+        self._display.advance(at.done, f"{at.removed:.1%} of units not needed so far{partial}")
 
 
-def clock(seconds: float) -> str:
-    """h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+def _kept(at: Progress | None, store: Path) -> str:
+    """What an interruption leaves behind."""
+    done = "the finished slices" if at is None else f"{at.done:,} of {at.total:,} slices"
+    return f"{done} are kept in {store}; the same command with --resume goes on"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from redy.cli.paths import guard, model_files
+from redy.cli.progress import Display
 from redy.cli.running import command_line
 from redy.cli.shapes import shape_option
 from redy.errors import InputError
@@ -115,12 +117,16 @@ def verify_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     boxes = _boxes(reduced, bounds, stated, networks[0])
     deadline = time.monotonic() + time_limit
     answers = []
+    display = Display("boxes" if len(boxes) > 1 else "", len(boxes), quiet=quiet or not sys.stderr.isatty())
     for number, box in enumerate(boxes):
-        check = _Check((original, reduced), networks, box, seed)
-        claim = check.claim(tolerance, preserve, winner, margin) if stated is None else stated.claim
-        left = (deadline - time.monotonic()) / (len(boxes) - number)
-        units = {} if stated is None else stated.units
-        answer = check.answer(claim, engine, time.monotonic() + max(left, 0.0), units) | check.subject()
+        with display:
+            display.step(f"comparing {original} and {reduced}")
+            check = _Check((original, reduced), networks, box, seed)
+            claim = check.claim(tolerance, preserve, winner, margin) if stated is None else stated.claim
+            left = (deadline - time.monotonic()) / (len(boxes) - number)
+            units = {} if stated is None else stated.units
+            answer = check.answer(claim, engine, time.monotonic() + max(left, 0.0), units) | check.subject()
+            display.done += 1
         answers.append(answer)
         if not quiet and not as_json:
             _say(answer)
