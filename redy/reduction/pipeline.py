@@ -63,6 +63,7 @@ def phase_criterion(problem: Problem, known: Known) -> None:
     answer = find_phases(problem.network, problem.box, known.seen, problem.points, settings)
     known.bounds = answer.bounds
     known.findings.extend(answer.findings)
+    known.pieces = answer.pieces
     known.undecided.extend(answer.undecided)
     known.stats["phase"] = answer.stats
     known.notes.extend(answer.notes)
@@ -202,6 +203,7 @@ def reduce(  # noqa: PLR0913 - the options of the command, with the same words
         bounds=known.bounds,
         refit=layers,
         model=final.model,
+        facts=None if shrunk is None else shrunk.facts,
     )
 
 
@@ -258,7 +260,7 @@ def _points(network: Network, box: Box, options: Options) -> Array:
 
 
 def replay(original: Network, reduction: Reduction) -> Network:
-    """The reduced network again, from the original and the findings alone.
+    """The reduced network again, from the original, the findings and the facts alone.
 
     Raises:
         ValueError: `original` is not the network that was reduced.
@@ -268,7 +270,7 @@ def replay(original: Network, reduction: Reduction) -> Network:
     if reduction.model is None:
         return original
     options = reduction.options
-    small = rewritten(original, reduction.findings, reduction.box, options)[0]
+    small = rewritten(original, reduction.findings, reduction.facts, reduction.box, options)[0]
     network = read_back(small, original, chain=options.layout == "chain")[1]
     return read_back(replaced(network, reduction.refit), original)[1] if reduction.refit else network
 

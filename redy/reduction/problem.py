@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from redy.bounds.result import Bounds
 from redy.milp.solver import Choice
 from redy.model import Affine, Array, Box, Comparison, Finding, Network, Unit
@@ -14,6 +17,7 @@ from redy.questions.seen import Seen
 from redy.questions.situation import Engine
 from redy.reduction.limit import BUDGETS, Effort
 from redy.reduction.promise import Promise
+from redy.rewrite.facts import Facts
 from redy.rewrite.shrink import Fewest
 
 Preserve = Literal["outputs", "decision", "tolerance"]
@@ -101,6 +105,7 @@ class Known:
         seen: what points show of every pre-activation.
         bounds: sound bounds of the original's pre-activations, once a step has made them.
         findings: in the order in which they apply.
+        pieces: `Activate` name -> per element (flattened) the piece in which it was proved to stay, or -1.
         undecided: units whose question is open.
         stats: per step what it did.
         winner: the output that wins on the whole box, where that was proved for the original.
@@ -110,6 +115,7 @@ class Known:
     seen: Seen
     bounds: Bounds | None = None
     findings: list[Finding] = field(default_factory=list)
+    pieces: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     undecided: list[Unit] = field(default_factory=list)
     stats: dict[str, Any] = field(default_factory=dict)
     winner: int | None = None
@@ -150,6 +156,7 @@ class Reduction:
         network: the smaller network as it is read from the file that `write_reduction` writes. Replaying `findings` on
             the original gives it bit for bit (`replay`).
         model: that file (ONNX), without metadata; None where the original's own file is what is written.
+        facts: what the rewriting used besides the findings; None where it used nothing.
     """
 
     original: Network
@@ -167,6 +174,7 @@ class Reduction:
     bounds: Bounds | None = None
     refit: tuple[Affine, ...] = ()
     model: bytes | None = None
+    facts: Facts | None = None
 
     def __repr__(self) -> str:
         sizes = (f"{before:,} -> {after:,} {name}" for name, before, after in self._sizes())

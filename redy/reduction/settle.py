@@ -23,7 +23,7 @@ from redy.model import Array, Box, Finding, Network
 from redy.model.interface import with_shapes_of
 from redy.reduction.guarantee import Exceeded, state, unchanged
 from redy.reduction.problem import Guarantee, Known, Options, Problem
-from redy.rewrite import Refusal, Shrunk, is_channel, round_weights, shrink
+from redy.rewrite import Facts, Refusal, Shrunk, is_channel, round_weights, shrink
 from redy.rewrite.chain import chained
 
 HALVINGS = 3
@@ -49,12 +49,13 @@ class Final:
 
 def settle(problem: Problem, known: Known, timings: dict[str, float]) -> Final:
     """The file with as many findings as its guarantee can be proved with; `known.findings` become those."""
-    for findings in _attempts(tuple(known.findings), problem.options.criteria):
+    for findings, facts in _attempts(tuple(known.findings), Facts(problem.box, known.pieces), problem.options.criteria):
         known.findings = list(findings)
         try:
-            return _settled(problem, known, timings)
+            return _settled(problem, known, facts, timings)
         except Exceeded as reason:
             what = f"{len(findings)} findings" if findings else "what holds for every input"
+            what = what if facts is None else "what holds for single elements and fixed inputs"
             known.notes.append(f"{what} undone: {reason}")
     known.notes.append("the original is kept as it is")
     return kept(problem, known)
@@ -75,9 +76,13 @@ def kept(problem: Problem, known: Known) -> Final:
     return Final(problem.network, None, unchanged(problem.network, problem.box, problem.options.preserve), None)
 
 
-def _attempts(findings: tuple[Finding, ...], criteria: tuple[str, ...]) -> Iterator[tuple[Finding, ...]]:
-    """All findings, then fewer and fewer."""
-    yield findings
+def _attempts(
+    findings: tuple[Finding, ...], facts: Facts, criteria: tuple[str, ...]
+) -> Iterator[tuple[tuple[Finding, ...], Facts | None]]:
+    """All findings and facts, then no facts, then fewer and fewer findings."""
+    if not facts.nothing:
+        yield findings, facts
+    yield findings, None
     kinds = [kind for kind in dict.fromkeys(reversed(criteria)) if any(f.kind == kind for f in findings)]
     for kind in kinds:
         mine = [finding for finding in findings if finding.kind == kind]
@@ -85,15 +90,15 @@ def _attempts(findings: tuple[Finding, ...], criteria: tuple[str, ...]) -> Itera
         sizes = [len(mine) >> k for k in range(1, HALVINGS + 1)]
         for size in dict.fromkeys([*sizes, 0]):
             kept = set(map(id, [*others, *mine[:size]]))
-            yield tuple(finding for finding in findings if id(finding) in kept)
+            yield tuple(finding for finding in findings if id(finding) in kept), None
         findings = tuple(others)
 
 
-def _settled(problem: Problem, known: Known, timings: dict[str, float]) -> Final:
+def _settled(problem: Problem, known: Known, facts: Facts | None, timings: dict[str, float]) -> Final:
     problem.progress("folding")
     begin = time.perf_counter()
     chain = problem.options.layout == "chain"
-    small, shrunk = rewritten(problem.network, tuple(known.findings), problem.box, problem.options)
+    small, shrunk = rewritten(problem.network, tuple(known.findings), facts, problem.box, problem.options)
     if small is problem.network and chain:
         raise Exceeded(shrunk.refusal or "the chain could not be rounded")
     if small is problem.network and shrunk.refusal is not None:
@@ -137,8 +142,17 @@ def read_back(network: Network, original: Network, *, chain: bool = False) -> tu
     return data, with_shapes_of(read_network(onnx.load_model_from_string(data)), original)
 
 
-def rewritten(network: Network, findings: tuple[Finding, ...], box: Box, options: Options) -> tuple[Network, Shrunk]:
+def rewritten(
+    network: Network, findings: tuple[Finding, ...], facts: Facts | None, box: Box, options: Options
+) -> tuple[Network, Shrunk]:
     """The network with the findings applied, folded and rounded; what could not be rewritten stays as it was.
+
+    Args:
+        network: any network.
+        findings: proved.
+        facts: what else holds on the box; None: nothing is used.
+        box: the inputs.
+        options: the layout, and what the form has least of.
 
     Raises:
         InputError: the network cannot have the layout that was asked for.
@@ -149,7 +163,7 @@ def rewritten(network: Network, findings: tuple[Finding, ...], box: Box, options
     if chain and channels:
         raise InputError("--layout chain: the network has convolutions; use --layout auto")
     layout = partial(chained, lowest=partial(_lowest, box)) if chain else None
-    shrunk = shrink(network, others, fewest=options.fewest, layout=layout)
+    shrunk = shrink(network, others, facts, fewest=options.fewest, layout=layout)
     if isinstance(shrunk, Refusal):
         raise InputError(f"--layout chain: {shrunk.reason}; use --layout auto") if chain else CheckFailed(shrunk.reason)
     written = round_weights(shrunk.network, network.weight_dtype)
@@ -160,7 +174,7 @@ def rewritten(network: Network, findings: tuple[Finding, ...], box: Box, options
         return rounded, shrunk
     from redy.rewrite.channels import remove_channels  # noqa: PLC0415 - loads onnx, which dense networks do not need
 
-    small = remove_channels(rounded, channels)
+    small = remove_channels(rounded, network, channels, shrunk.units)
     if isinstance(small, Refusal):
         return rounded, replace(shrunk, refusal=small.reason)
     return small, shrunk

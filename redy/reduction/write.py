@@ -109,6 +109,7 @@ def _as_original(reduction: Reduction, note: str) -> Reduction:
         findings=(),
         units={},
         refit=(),
+        facts=None,
         guarantee=unchanged(network, reduction.box, reduction.options.preserve),
         notes=(*reduction.notes, note),
     )

@@ -7,6 +7,7 @@ elements stay is asked in `redy.questions.phases`.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -28,6 +29,7 @@ class PhaseAnswer:
     Attributes:
         bounds: sound bounds of every pre-activation.
         findings: one per unit that is stuck, in the order of the network.
+        pieces: `Activate` name -> per element (flattened) the piece in which it stays, or -1.
         undecided: units not proved stuck and not seen in two pieces.
         notes: what kept a method from answering, in words.
         stats: per method what it did (elements proved, sub-boxes, questions, seconds).
@@ -35,6 +37,7 @@ class PhaseAnswer:
 
     bounds: Bounds
     findings: tuple[Finding, ...] = ()
+    pieces: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     undecided: tuple[Unit, ...] = ()
     notes: list[str] = field(default_factory=list)
     stats: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -57,10 +60,12 @@ def find_phases(network: Network, box: Box, seen: Seen, points: Array, settings:
     found = decide_phases(network, box, seen, points, settings)
     findings: list[Finding] = []
     undecided: list[Unit] = []
+    stays: dict[str, NDArray[np.int64]] = {}
     for node in network.activations:
         proofs, moving = found.proofs[node.name], found.moving[node.name]
         pieces = np.full(math.prod(node.shape), -1)
         pieces[list(proofs)] = [piece for piece, _ in proofs.values()]
+        stays[node.name] = pieces
         function = node.function.broadcast_to(node.shape)
         intercepts = function.intercepts()
         for unit, elements in units_of(node):
@@ -73,7 +78,7 @@ def find_phases(network: Network, box: Box, seen: Seen, points: Array, settings:
                 findings.append(_finding(function, unit, elements, int(pieces[first]), own))
             elif not moving[elements].any() and (pieces[elements] < 0).any():
                 undecided.append(unit)
-    return PhaseAnswer(found.bounds, tuple(findings), tuple(undecided), found.notes, found.stats)
+    return PhaseAnswer(found.bounds, tuple(findings), stays, tuple(undecided), found.notes, found.stats)
 
 
 def units_of(node: Activate) -> list[tuple[Unit, NDArray[np.int64]]]:

@@ -13,8 +13,9 @@ import math
 
 import numpy as np
 
-from redy.model import Activate, Affine, Array, Dense, Network, Node, Shape, Term
+from redy.model import Activate, Affine, Array, Dense, Gather, Network, Node, Scale, Shape, Term
 from redy.rewrite.dense import dense_affine, flat_function, free_values, merged_terms, rebuilt
+from redy.rewrite.matrices import rows_of
 
 
 def fuse(network: Network) -> Network:
@@ -47,9 +48,7 @@ def _into_readers(network: Network, inner: Affine) -> Network:
     fused: dict[str, Affine] = {}
     before = _cost(inner)
     for reader in readers:
-        if not isinstance(reader, Affine) or not all(isinstance(t.operator, Dense) for t in reader.terms):
-            return network
-        if not _composable(inner, reader):
+        if not isinstance(reader, Affine) or not _composable(inner, reader):
             return network
         fused[reader.name] = _composed(inner, reader)
         before += _cost(reader)
@@ -59,9 +58,17 @@ def _into_readers(network: Network, inner: Affine) -> Network:
 
 
 def _composable(inner: Affine, reader: Affine) -> bool:
-    """Composing stays within a matrix that fits in memory."""
+    """Composing stays within a matrix that fits in memory and, where the reader is not a matrix, is not costlier."""
     rows = math.prod(reader.shape)
-    return all(rows * math.prod(term.operator.in_shape) <= 1 << 24 for term in inner.terms)
+    columns = [math.prod(term.operator.in_shape) for term in inner.terms]
+    if any(rows * size > 1 << 24 for size in columns):
+        return False
+    uses = [term.operator for term in reader.terms if term.source == inner.name]
+    if all(isinstance(operator, Dense) for operator in uses):
+        return True
+    moves = (isinstance(term.operator, Gather | Scale) for term in (*reader.terms, *inner.terms))
+    now = _cost(inner) + sum(operator.macs + operator.parameters for operator in uses)
+    return not all(moves) and 2 * rows * sum(columns) <= now
 
 
 def _composed(inner: Affine, reader: Affine) -> Affine:
@@ -71,13 +78,15 @@ def _composed(inner: Affine, reader: Affine) -> Affine:
         if term.source != inner.name:
             terms.append(term)
             continue
-        rows = term.operator.matrix()
+        rows = rows_of(term.operator, np.arange(math.prod(reader.shape)))
         bias = bias + (rows @ inner.bias.ravel()).reshape(reader.shape)
         forms = rows.reshape(len(rows), *inner.shape)
         for source in inner.terms:
             weight = source.operator.adjoint(forms).reshape(len(rows), -1)
             terms.append(Term(source.source, Dense(weight, source.operator.in_shape, reader.shape)))
-    return Affine(reader.name, merged_terms(terms, reader.shape), bias)
+    dense = [term for term in terms if isinstance(term.operator, Dense)]
+    others = [term for term in terms if not isinstance(term.operator, Dense)]
+    return Affine(reader.name, (*merged_terms(dense, reader.shape), *others), bias)
 
 
 def _cost(node: Affine) -> int:

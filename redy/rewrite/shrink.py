@@ -6,22 +6,27 @@ The result is never larger than the network it was made from, in parameters and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from redy.model import Activate, Affine, Finding, Network, Node, PiecewiseLinear, Term, identity
+from redy.model import Finding, Network, PiecewiseLinear
 from redy.rewrite.constants import propagate_constants
 from redy.rewrite.dead import Kept, drop_dead
-from redy.rewrite.dense import Refusal, flat_function, is_vector, lines_of, rebuilt
+from redy.rewrite.dense import Refusal, flat_function, is_vector
+from redy.rewrite.expose import exposed, exposed_name, opaque, transparent
+from redy.rewrite.facts import Facts, restored
 from redy.rewrite.findings import apply_findings
 from redy.rewrite.fold import Stuck, fold, linear_layers
 from redy.rewrite.forms import JOINED
 from redy.rewrite.fuse import fuse
 from redy.rewrite.merge import Merge, merge_parallel
+from redy.rewrite.narrow import narrow
+from redy.rewrite.settle import followed, on_box
 from redy.rewrite.structure import name_structure
 
 Fewest = Literal["latency", "parameters", "relus"]
@@ -39,6 +44,7 @@ class Shrunk:
             original that are missing here have no unit left.
         merges: units that went into a parallel one, in indices of the original.
         refusal: why `network` is the original, where it is.
+        facts: what was used besides the findings; None for nothing.
     """
 
     network: Network
@@ -46,6 +52,7 @@ class Shrunk:
     units: dict[str, NDArray[np.int64]]
     merges: tuple[Merge, ...] = ()
     refusal: str | None = None
+    facts: Facts | None = None
 
     @classmethod
     def unchanged(cls, network: Network, lined: Network, refusal: str) -> Shrunk:
@@ -57,6 +64,7 @@ class Shrunk:
 def shrink(
     network: Network,
     findings: Sequence[Finding],
+    facts: Facts | None = None,
     *,
     joined: int = JOINED,
     fewest: Fewest = "latency",
@@ -65,8 +73,9 @@ def shrink(
     """The smallest form redy has of the network with the findings applied, or why they cannot be applied.
 
     Args:
-        network: the original.
-        findings: about its units.
+        network: any network.
+        findings: about units of vectors, proved.
+        facts: what else holds on the box; None: nothing is used.
         joined: what it costs to read one more value (`redy.rewrite.forms`): nothing where layers are computed by loops.
         fewest: what the form has least of.
         layout: what brings every form into a layout (`redy.rewrite.chain`), which it has whatever its size; its refusal
@@ -75,18 +84,20 @@ def shrink(
     lined = apply_findings(network, findings)
     if isinstance(lined, Refusal):
         return lined
-    lined = _exposed(lined)
-    tidy, origin, merges = _without_constants(fuse(lined))
-    stuck = _stuck(network, findings, origin)
-    choices = (None, linear_layers(tidy)) if fewest == "latency" else (None, linear_layers(tidy), frozenset[str]())
-    candidates = [_folded(tidy, origin, stuck, keep, joined if fewest == "latency" else 0) for keep in choices]
+    lined = exposed(lined)
+    settled = [(lined, dict[str, NDArray[np.int64]]())]
+    if facts is not None and not facts.nothing:
+        settled += [on_box(lined, facts, straight=straight) for straight in (True, False)]
+    whole = _Whole(network, findings, facts)
+    price = joined if fewest == "latency" else 0
+    candidates = [c for start, origin in settled for c in _forms(start, origin, whole, price, fewest)]
     if layout is not None:
-        return _laid_out([small for small, _ in candidates], lined, merges, fewest, layout)
-    fitting = [c for c in candidates if c[0].parameters <= network.parameters and c[0].macs <= network.macs]
+        return _laid_out([c.network for c in candidates], lined, fewest, layout)
+    fitting = [c for c in candidates if c.network.parameters <= network.parameters and c.network.macs <= network.macs]
     if not fitting:
         return Shrunk.unchanged(network, lined, "every folded form is larger than the network as it is")
-    small, units = min(fitting, key=lambda c: _price(c[0], fewest))
-    return Shrunk(small, lined, units, merges)
+    best = min(fitting, key=lambda c: _price(c.network, fewest))
+    return replace(best, lined=lined, facts=facts)
 
 
 def _price(network: Network, fewest: Fewest) -> tuple[int, ...]:
@@ -95,26 +106,43 @@ def _price(network: Network, fewest: Fewest) -> tuple[int, ...]:
 
 
 def _laid_out(
-    forms: Sequence[Network],
-    lined: Network,
-    merges: tuple[Merge, ...],
-    fewest: Fewest,
-    layout: Callable[[Network], Network | Refusal],
+    forms: Sequence[Network], lined: Network, fewest: Fewest, layout: Callable[[Network], Network | Refusal]
 ) -> Shrunk | Refusal:
     """The best of the forms in a layout; units that stand in it are found by their values, not by name."""
     laid = [layout(form) for form in forms]
     possible = [network for network in laid if not isinstance(network, Refusal)]
     if not possible:
         return next(refusal for refusal in laid if isinstance(refusal, Refusal))
-    return Shrunk(min(possible, key=lambda network: _price(network, fewest)), lined, {}, merges)
+    return Shrunk(min(possible, key=lambda network: _price(network, fewest)), lined, {}, ())
 
 
-def _without_constants(network: Network) -> tuple[Network, Kept, tuple[Merge, ...]]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Whole:
+    """What the forms are made from."""
+
+    network: Network
+    findings: Sequence[Finding]
+    facts: Facts | None
+
+
+def _forms(start: Network, origin: Kept, whole: _Whole, joined: int, fewest: Fewest) -> Iterator[Shrunk]:
+    """The forms of a network with lines: what selects elements as matrices or as it is, and linear units kept or not."""
+    for movers in dict.fromkeys((start, opaque(start))):
+        tidy, index, merges = _without_constants(fuse(movers), origin)
+        stuck = _stuck(whole, index)
+        for keep in (None, linear_layers(tidy), *(() if fewest == "latency" else (frozenset[str](),))):
+            small, units = _folded(tidy, index, stuck, keep, joined)
+            small = narrow(restored(transparent(small), whole.network, units))
+            yield Shrunk(small, start, units, merges)
+
+
+def _without_constants(network: Network, origin: Kept) -> tuple[Network, Kept, tuple[Merge, ...]]:
     """Constants forward, dead units dropped, parallel units merged; which units stay, and the merges."""
     first, kept = drop_dead(propagate_constants(network))
+    kept = followed(origin, kept)
     merged, merges = merge_parallel(first)
     second, again = drop_dead(merged)
-    origin = {name: kept[name][index] for name, index in again.items()}
+    origin = followed(kept, again)
     original = tuple((name, int(kept[name][j]), int(kept[name][i]), c) for name, j, i, c in merges)
     return second, origin, original
 
@@ -130,29 +158,6 @@ def _folded(
     return small, {name: index for name, index in units.items() if name in left}
 
 
-def _exposed(network: Network) -> Network:
-    """An output that is an activation with lines becomes an affine selection of its units, which can then be folded."""
-    for port in network.outputs:
-        node = network.by_name.get(port.name)
-        if not isinstance(node, Activate) or not is_vector(node.shape) or not lines_of(flat_function(node))[0].any():
-            continue
-        inner = exposed_name(node.name)
-        nodes: list[Node] = []
-        for other in network.nodes:
-            if other is node:
-                nodes.append(Activate(inner, node.source, node.function, node.shape))
-                nodes.append(Affine(node.name, (Term(inner, identity(node.shape)),), np.zeros(node.shape)))
-            else:
-                nodes.append(other)
-        network = rebuilt(network, nodes)
-    return network
-
-
-def exposed_name(name: str) -> str:
-    """The name of the activation behind an output that was an activation."""
-    return f"{name}_units"
-
-
 def _behind(network: Network, names: set[str]) -> set[str]:
     """The values that depend on one of the named ones, these not included unless they depend on another."""
     behind: set[str] = set()
@@ -162,21 +167,25 @@ def _behind(network: Network, names: set[str]) -> set[str]:
     return behind
 
 
-def _stuck(network: Network, findings: Sequence[Finding], origin: Kept) -> Stuck:
+def _stuck(whole: _Whole, origin: Kept) -> Stuck:
     """The units whose line is the piece of their own function they are stuck in: these may stay as they are.
 
     Behind a unit that was replaced for another reason than its phase, pre-activations are no longer those for which the
     phase was proved; there every line stays a line.
     """
-    last = {finding.unit: finding for finding in findings}
+    network, pieces = whole.network, {} if whole.facts is None else whole.facts.pieces
+    last = {finding.unit: finding for finding in whole.findings}
     changed = _behind(network, {unit.node for unit, finding in last.items() if finding.kind != "phase"})
     result: dict[str, tuple[NDArray[np.bool_], PiecewiseLinear]] = {}
     for node in network.activations:
         name = node.name if node.name in origin else exposed_name(node.name)
-        if not is_vector(node.shape) or name not in origin or node.name in changed:
+        if name not in origin or node.name in changed:
             continue
-        mask = np.zeros(node.shape[-1], dtype=bool)
-        mask[[unit.index for unit, f in last.items() if unit.node == node.name and f.kind == "phase"]] = True
+        mask = np.zeros(math.prod(node.shape), dtype=bool)
+        if is_vector(node.shape):
+            mask[[unit.index for unit, f in last.items() if unit.node == node.name and f.kind == "phase"]] = True
+        elif node.name in pieces:
+            mask = pieces[node.name] >= 0
         index = origin[name]
         result[name] = (mask[index], flat_function(node).restricted(index))
     return result
