@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -55,7 +56,8 @@ def ended_after(wall: float | None = None, cpu: float | None = None) -> Iterator
     """Raise `TimeUp` in the block after so many seconds of wall time or of CPU time of the process.
 
     CPU time of compiling kernels does not count: it is spent once on a machine, and a run that it ended would have to
-    spend it again. Does nothing outside the main thread, or where the program uses the timers itself.
+    spend it again. Wall time counts, but strikes only when compiling has ended: numba cannot be stopped half-way. Does
+    nothing outside the main thread, or where the program uses the timers itself.
     """
     armed = []
     if threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer"):
@@ -67,18 +69,22 @@ def ended_after(wall: float | None = None, cpu: float | None = None) -> Iterator
                 armed.append((timer, number))
                 signal.signal(number, _strike)
                 signal.setitimer(timer, max(seconds, 1e-3), _AGAIN)
-    left = [0.0]
+    left: dict[int, float] = {}
+    since = [0.0]
 
     def pause() -> None:
-        left[0] = signal.setitimer(signal.ITIMER_PROF, 0.0)[0]
+        since[0] = time.monotonic()
+        left.update({timer: signal.setitimer(timer, 0.0)[0] for timer, _ in armed})
 
     def go_on() -> None:
-        if left[0] > 0:
-            signal.setitimer(signal.ITIMER_PROF, left[0], _AGAIN)
+        passed = time.monotonic() - since[0]
+        for timer, seconds in left.items():
+            rest = seconds - passed if timer == signal.ITIMER_REAL else seconds
+            signal.setitimer(timer, max(rest, 1e-3), _AGAIN)
+        left.clear()
 
-    counts_cpu = any(number == signal.SIGPROF for _, number in armed)
     try:
-        with around_compiling(pause, go_on) if counts_cpu else nullcontext():
+        with around_compiling(pause, go_on) if armed else nullcontext():
             yield
     finally:
         for timer, number in armed:

@@ -25,6 +25,7 @@ from redy.reduction.guarantee import Exceeded, state, unchanged
 from redy.reduction.problem import Guarantee, Known, Options, Problem
 from redy.rewrite import Facts, Refusal, Shrunk, is_channel, round_weights, shrink
 from redy.rewrite.chain import chained
+from redy.rewrite.dense import is_vector
 
 HALVINGS = 3
 """How often the findings of one criterion are halved before all of them are undone."""
@@ -49,7 +50,9 @@ class Final:
 
 def settle(problem: Problem, known: Known, timings: dict[str, float]) -> Final:
     """The file with as many findings as its guarantee can be proved with; `known.findings` become those."""
-    for findings, facts in _attempts(tuple(known.findings), Facts(problem.box, known.pieces), problem.options.criteria):
+    images = {n.name for n in problem.network.activations if not is_vector(n.shape)}
+    all_facts = Facts(problem.box, {name: pieces for name, pieces in known.pieces.items() if name in images})
+    for findings, facts in _attempts(tuple(known.findings), all_facts, problem.options.criteria):
         known.findings = list(findings)
         try:
             return _settled(problem, known, facts, timings)

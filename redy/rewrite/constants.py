@@ -87,7 +87,7 @@ class _Walk:
 
     def through(self, node: Node) -> Node:
         """The node with constants moved into it, as an affine one where that makes it affine."""
-        current = self._scaling(node) if isinstance(node, Product | Foreign) else node
+        current: Node = self._scaling(node) if isinstance(node, Product | Foreign) else node
         if isinstance(current, Affine):
             current, self.known[node.name] = self._affine(current)
             return current
@@ -138,7 +138,8 @@ class _Walk:
         if isinstance(node, Product):
             return Constants.of(known[0].fixed & known[1].fixed, node.evaluate(values))
         size = math.prod(node.shape)
-        if ":" not in node.operator and node.sources and all(k.fixed.all() for k in known):
+        foreign = isinstance(node, Foreign) and ":" not in node.operator
+        if foreign and node.sources and all(k.fixed.all() for k in known):
             return Constants.of(np.ones(size, dtype=bool), node.evaluate(values).astype(np.float64))
         return Constants(np.zeros(size, dtype=bool), np.zeros(size))
 

@@ -1,7 +1,7 @@
 """Values that the rewrites may choose the form of, apart from those that they must leave as they are.
 
-What an operator other than a matrix reads has its shape and all its elements. A copy in front of it, an affine node that
-selects every unit, takes that over: the activation itself is then read by matrices alone and can be folded.
+What an operator other than a matrix reads has its shape and all its elements. A copy in front of it, an affine node
+that selects every unit, takes that over: the activation itself is then read by matrices alone and can be folded.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def exposed(network: Network) -> Network:
     outputs = {port.name for port in network.outputs}
     nodes: list[Node] = []
     copies: dict[str, str] = {}
-    for node in network.nodes:
-        node = node if dense_affine(node) else redirected(node, copies)
+    for before in network.nodes:
+        node = before if dense_affine(before) else redirected(before, copies)
         if not isinstance(node, Activate) or not _foldable(node, network):
             nodes.append(node)
         elif node.name in outputs:
@@ -114,11 +114,12 @@ def opaque(network: Network) -> Network:
     for node in network.nodes:
         before = any(isinstance(reader, Activate) for reader in network.readers[node.name])
         if isinstance(node, Affine) and not before and _moves(node):
-            node = Affine(node.name, tuple(Term(t.source, Opaque(t.operator)) for t in node.terms), node.bias)
-        nodes.append(node)
-    return (
-        network if all(a is b for a, b in zip(nodes, network.nodes, strict=True)) else exposed(rebuilt(network, nodes))
-    )
+            hidden = tuple(Term(term.source, Opaque(term.operator)) for term in node.terms)
+            nodes.append(Affine(node.name, hidden, node.bias))
+        else:
+            nodes.append(node)
+    same = all(a is b for a, b in zip(nodes, network.nodes, strict=True))
+    return network if same else exposed(rebuilt(network, nodes))
 
 
 def _moves(node: Affine) -> bool:
@@ -131,6 +132,7 @@ def transparent(network: Network) -> Network:
     for node in network.nodes:
         if isinstance(node, Affine) and any(isinstance(term.operator, Opaque) for term in node.terms):
             terms = (Term(t.source, t.operator.operator) if isinstance(t.operator, Opaque) else t for t in node.terms)
-            node = Affine(node.name, tuple(terms), node.bias)
-        nodes.append(node)
+            nodes.append(Affine(node.name, tuple(terms), node.bias))
+        else:
+            nodes.append(node)
     return rebuilt(network, nodes)

@@ -126,7 +126,7 @@ class _Whole:
 
 
 def _forms(start: Network, origin: Kept, whole: _Whole, joined: int, fewest: Fewest) -> Iterator[Shrunk]:
-    """The forms of a network with lines: what selects elements as matrices or as it is, and linear units kept or not."""
+    """The forms of a network with lines: selections as matrices or as they are, and linear units kept or not."""
     for movers in dict.fromkeys((start, opaque(start))):
         tidy, index, merges = _without_constants(fuse(movers), origin)
         stuck = _stuck(whole, index)
