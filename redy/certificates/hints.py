@@ -12,7 +12,6 @@ import numpy as np
 
 from redy.certificates.encoding import write_partners, write_phases
 from redy.certificates.trees import Budget, closed
-from redy.certify import tree
 from redy.certify.networks import ACTIVE, INACTIVE, Ask, Codes
 from redy.certify.space import Array, Ints, Rows, Space
 
@@ -26,13 +25,11 @@ class Found:
     Attributes:
         points: (m, n) inputs in the box.
         budget: of the trees for phases.
-        fold: at which depths of trees networks are condensed again.
         likely: per relu of the first network what is likely (0, ACTIVE, INACTIVE); None: what the points show.
     """
 
     points: Array
     budget: Budget
-    fold: int = tree.LEAF
     likely: list[Codes] | None = None
     body: bytearray = field(default_factory=bytearray)
     seen: list[Array] = field(default_factory=list)
@@ -63,7 +60,7 @@ class Found:
         claimed, found = np.flatnonzero(codes), b""
         if len(claimed):
             question, again = ask(codes)
-            found, good = closed(question, self.budget, self.fold, again)
+            found, good = closed(question, again, self.budget)
             codes[claimed[~good]] = 0
         self.body += write_phases(codes)
         if codes.any():

@@ -11,7 +11,7 @@ import numpy as np
 
 from redy.certificates.encoding import content, pack
 from redy.certificates.hints import CAUTION, Found
-from redy.certificates.trees import Budget, Growing
+from redy.certificates.trees import Budget, grown
 from redy.certify import Rejected, Unusable, check
 from redy.certify.claims import Claim, SameWinner, Within
 from redy.certify.encoding import Header, Part
@@ -23,8 +23,6 @@ from redy.certify.tree import Question
 
 BISECTED = 16
 """With more inputs that vary, cutting the box in two is no way to a proof; bounds on the whole box must do."""
-FOLD = 8
-"""At which depths of trees networks are condensed again."""
 PHASES = 0.6
 """Which share of the time phases may take."""
 MARGIN = 1.0 + 2.0**-20
@@ -120,7 +118,7 @@ def draft(
     try:
         files = Graph(original), None if reduced is None else Graph(reduced)
         low, high = (np.asarray(end, dtype=np.float64).ravel() for end in box)
-        header = Header(files[0].digest, "", (Part(low, high, claim),), fold=FOLD)
+        header = Header(files[0].digest, "", (Part(low, high, claim),))
         with np.errstate(all="ignore"):
             made = _search(files, header, weakest, effort, likely)
             if isinstance(made, Draft):
@@ -140,11 +138,10 @@ def _search(
     few = 0 < int((part.high > part.low).sum()) <= BISECTED
     nodes = effort.nodes if few else 1
     budget = Budget(nodes, PHASES * work, header.fits, effort.deadline)
-    hints = Found(points, budget, header.fold, likely)
+    hints = Found(points, budget, likely)
     question, again = Asking(files, part, header, hints, CAUTION).on(part.low, part.high, [])
     budget.work += (1 - PHASES) * work
-    growing = Growing(question, budget, header.fold, again)
-    growing.grow(lambda values: _need(question, values))
+    growing = grown(question, again, budget, lambda values: _need(question, values))
     leaves = growing.leaves()
     if question.open(leaves).any():
         weaker = _weaker(part.claim, question, leaves)

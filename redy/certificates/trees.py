@@ -6,12 +6,15 @@ import heapq
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from redy.certify import tree
 from redy.certify.space import Array, Flags
+
+FOLD, PLAIN = 8, 600
+"""At which depths of large trees networks are condensed again; which trees are large, in nodes."""
 
 
 @dataclass(slots=True)
@@ -86,8 +89,8 @@ class Growing:
         return np.array([v for k, v in enumerate(self.values) if k not in self.kids])
 
     def bytes(self, rows: Flags | None = None) -> bytes:
-        """The tree in pre-order, cut off where these rows are closed already."""
-        out, stack = bytearray(), [0]
+        """The fold period and the tree in pre-order, cut off where these rows are closed already."""
+        out, stack = bytearray([self.fold]), [0]
         while stack:
             node = stack.pop()
             if node not in self.kids or (rows is not None and bool((self.values[node][rows] >= 0).all())):
@@ -121,7 +124,7 @@ class Growing:
         if not fit.any():
             return []
         (question, again), number = self.asked[node], self.order[node]
-        if self.depth[node] and self.depth[node] % self.fold == 0:
+        if self.fold != tree.LEAF and self.depth[node] and self.depth[node] % self.fold == 0:
             question, again = again(cell)
             self.budget.spend(question, 0)
             self.questions += 1
@@ -149,9 +152,20 @@ def smear(question: tree.Question, acc: Array, values: Array, width: Array) -> A
     return np.asarray(total)
 
 
-def closed(question: tree.Question, budget: Budget, fold: int, again: tree.Again) -> tuple[bytes, Flags]:
+def grown(question: tree.Question, again: tree.Again, budget: Budget, need: Callable[[Array], float]) -> Growing:
+    """A small tree that is never condensed again, if it does; else one that is, or what came nearer."""
+    plain = Growing(question, replace(budget, nodes=min(budget.nodes, PLAIN)), tree.LEAF, again)
+    plain.grow(need)
+    budget.work = plain.budget.work
+    if max(map(need, plain.leaves())) <= 0 or budget.over or budget.nodes <= PLAIN:
+        return plain
+    folded = Growing(question, budget, FOLD, again)
+    folded.grow(need)
+    return min((plain, folded), key=lambda growing: sum(map(need, growing.leaves())))
+
+
+def closed(question: tree.Question, again: tree.Again, budget: Budget) -> tuple[bytes, Flags]:
     """A tree for a question of single rows, and which of them it closes; others stay open because the budget ended."""
-    growing = Growing(question, budget, fold, again)
-    growing.grow(lambda values: float((values < 0).any()))
+    growing = grown(question, again, budget, lambda values: float((values < 0).any()))
     good: Flags = np.all(growing.leaves() >= 0, axis=0)
     return growing.bytes(good), good

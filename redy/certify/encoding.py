@@ -18,7 +18,7 @@ from .tree import LEAF
 MAGIC = b"redy-certificate 1\n"
 MOST = 2**26
 """Bytes that a certificate may unpack to."""
-NUMBERS = {"fold": (1, LEAF), "fits": (0, 64), "root_fits": (0, 64), "share": (0, 1000)}
+NUMBERS = {"fits": (0, 64), "root_fits": (0, 64), "share": (0, 1000)}
 """Integers of the header with the smallest and the largest value."""
 
 
@@ -38,7 +38,6 @@ class Header:
     Attributes:
         original, reduced: SHA-256 of both files in hexadecimal digits; "" instead of the second for a property.
         parts: the statement.
-        fold: at which depths of a final tree the networks are condensed again.
         fits: how often slopes are fitted at a leaf, and `root_fits` on the whole box.
         share: see `networks.Walker`: 2^-share.
     """
@@ -46,7 +45,6 @@ class Header:
     original: str
     reduced: str
     parts: tuple[Part, ...]
-    fold: int = LEAF
     fits: int = 4
     root_fits: int = 0
     share: int = 36
@@ -146,10 +144,13 @@ class Body:
             found[k] = before
         return found
 
-    def tree(self) -> bytes:
-        """The bytes up to the last node of a tree."""
+    def tree(self) -> tuple[int, bytes]:
+        """The fold period of a tree, and its bytes up to the last node."""
+        fold = self._take(1)[0]
+        if not fold:
+            raise Rejected("a fold period is 0")
         rest = np.frombuffer(self.data, np.uint8)[self.at :]
         end = np.flatnonzero(np.cumsum(np.where(rest == LEAF, -1, 1)) == -1)
         if not len(end):
             raise Rejected("a tree is not complete")
-        return self._take(int(end[0]) + 1)
+        return fold, self._take(int(end[0]) + 1)

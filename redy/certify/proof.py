@@ -32,7 +32,7 @@ class Told:
         codes = self.body.phases(len(rows.e))
         if ((codes != 0) & (bounds[0] < 0) & (bounds[1] > 0)).any():
             question, again = ask(codes)
-            tree.check(question, self.body.tree(), self.header.fits, self.header.fold, again)
+            tree.check(question, again, *self.body.tree(), self.header.fits)
         return codes
 
     def partners(self, space: Space, number: int, rows: Rows) -> Ints:  # noqa: ARG002
@@ -102,7 +102,7 @@ def check(original: Path, reduced: Path | None, certificate: bytes) -> Header:
     for part in header.parts:
         with np.errstate(all="ignore"):  # what is not finite is rejected where it is met
             question, again = Asking(files, part, header, Told(body, header)).on(part.low, part.high, [])
-            tree.check(question, body.tree(), header.fits, header.fold, again)
+            tree.check(question, again, *body.tree(), header.fits)
     if body.at != len(body.data):
         raise Rejected("bytes follow after the last tree")
     return header

@@ -98,10 +98,10 @@ Again = Callable[[Cell], tuple[Question, "Again"]]
 """The question anew on a sub-box, and what asks it anew inside that."""
 
 
-def check(question: Question, tree: bytes, fits: int, fold: int = LEAF, again: Again | None = None) -> None:
+def check(question: Question, again: Again, fold: int, tree: bytes, fits: int) -> None:
     """Raise Rejected at the first leaf that leaves a clause open.
 
-    At every node whose depth is a positive multiple of `fold` the networks are condensed again on its sub-box.
+    At every node whose depth is a positive multiple of `fold` (`LEAF`: at none) networks are condensed again there.
     """
     second, axes = seconds(tree), np.flatnonzero(question.space.high > question.space.low)
     if any(byte != LEAF and byte >= len(axes) for byte in tree):
@@ -114,7 +114,7 @@ def check(question: Question, tree: bytes, fits: int, fold: int = LEAF, again: A
             cell, depth = stack.pop()
             if tree[cell.node] == LEAF:
                 leaves.append(cell)
-            elif depth == fold and again is not None:
+            elif depth == fold != LEAF:
                 pending.append((*again(cell), cell))
             else:
                 parts = cell.cut(int(axes[tree[cell.node]]), second[cell.node])

@@ -15,7 +15,6 @@ from redy.certify.networks import ACTIVE, INACTIVE, Codes
 from redy.model import SameWinner as WinnerKept
 from redy.questions.query import outputs
 from redy.questions.situation import few_inputs
-from redy.reduction.guarantee import rounding
 from redy.reduction.limit import TimeUp, ended_after
 from redy.reduction.problem import Reduction
 from redy.reduction.promise import Tolerance, promise_of
@@ -28,8 +27,8 @@ KEY = "redy.certificate"
 """Where the metadata hold `Draft.digest`."""
 SLACK, FLOOR = 1.25, 1e-12
 """A certified error is asked for at this multiple of the proved one, and not below this number."""
-MARGIN = 100.0
-"""A certified margin may be so many times the proved one."""
+MARGIN, LARGEST = 1000.0, 1e-2
+"""A certified margin may be so many times the proved one; where outputs are kept, an error this share of them."""
 USUAL, ASKED = 0.8, 60.0
 """Seconds that the search may take, in counted work: by default, and where the certificate was asked for."""
 WIDEST = 2**21
@@ -97,7 +96,7 @@ def _claims(reduction: Reduction, *, copied: bool) -> tuple[Claim, Claim]:
         most = promise.allowed
     else:
         values = outputs(network, np.concatenate([box.lower[None], box.upper[None], box.center[None]]))
-        most = np.full(proved.shape, rounding(network) * max(float(np.abs(values).max(initial=0.0)), 1e-30))
+        most = np.full(proved.shape, LARGEST * max(float(np.abs(values).max(initial=0.0)), 1e-30))
     most = np.maximum(most, proved)
     return Within(np.minimum(np.maximum(proved * SLACK, FLOOR), most)), Within(most)
 

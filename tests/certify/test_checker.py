@@ -83,7 +83,7 @@ def test_what_is_accepted_holds_and_what_is_false_is_refused(tmp_path, activatio
             header, body = unpack(true)
             part = header.parts[0]
             lie = type(part)(part.low, part.high, Within(np.array([0.999 * met])))
-            lying = type(header)(header.original, header.reduced, (lie,), header.fold, header.fits)
+            lying = type(header)(header.original, header.reduced, (lie,), header.fits)
             with pytest.raises(Rejected):
                 check(*files, pack(lying, body))
     assert made >= 3
@@ -129,7 +129,7 @@ def test_other_files_and_other_weights_are_rejected(tmp_path):
     header, body = unpack(data)
     from redy.certify.graph import Graph
 
-    forged = type(header)(header.original, Graph(files[1]).digest, header.parts, header.fold, header.fits)
+    forged = type(header)(header.original, Graph(files[1]).digest, header.parts, header.fits)
     with pytest.raises(Rejected, match="node"):
         check(*files, pack(forged, body))
 
