@@ -1,8 +1,9 @@
 """Reduces ACAS Xu networks on the boxes of their properties, and asks everything of every result: `make acas`.
 
 For each network and property: reduce the network on each box of the property, verify what the result states about
-itself, and prove the property of the original and of the result. A table at the end; exit code 1 if a run failed, a
-reduction was refuted, or a verdict differs from the published one or between original and reduced network.
+itself, check its certificate where there is one, and prove the property of the original and of the result. A table at
+the end; exit code 1 if a run failed, a reduction was refuted, a certificate was rejected, or a verdict differs from the
+published one or between original and reduced network.
 
 python scripts/acas.py [--properties 1,2,3] [--networks 1_1,1_2] [--reduce-seconds 3] [--jobs 2] [--into build/acas]
 """
@@ -40,6 +41,7 @@ class Outcome:
     network: str
     number: str
     equivalent: str
+    certificate: str
     original: str
     reduced: str
     seconds: float
@@ -65,11 +67,7 @@ def main() -> None:
     with ProcessPoolExecutor(arguments.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         for found in pool.map(work, asked):
             outcomes.append(found)
-            print(
-                f"{found.network} property {found.number}: {found.original}; reduced: {found.equivalent}, "
-                f"{found.reduced} ({found.seconds:.1f} s){found.fault and ' FAILED: ' + found.fault}",
-                flush=True,
-            )
+            print(line(found), flush=True)
     print(table(outcomes))
     sys.exit(1 if any(found.fault for found in outcomes) or not outcomes else 0)
 
@@ -93,12 +91,13 @@ def outcome(data: Path, into: Path, limit: float, instance: tuple[str, str]) -> 
     original = data / f"ACASXU_run2a_{network}.onnx"
     claim = redy.read_property(data / f"prop_{number}.vnnlib", redy.read_network(original).input.shape, 5)
     faults: list[str] = []
-    equivalent, verdicts = [], []
+    equivalent, certificates, verdicts = [], [], []
     for place, (box, conjunctions) in enumerate(claim.boxes().items()):
         small = into / f"{network}_prop_{number}_{place}.onnx"
         bounds = into / f"{network}_prop_{number}_{place}.box.json"
         bounds.write_text(json.dumps({"lower": box.lower.tolist(), "upper": box.upper.tolist()}), encoding="utf-8")
         equivalent.append(reduce_and_verify(original, bounds, small, limit, faults))
+        certificates.append(checked(original, small, faults))
         part = redy.Property(tuple(conjunctions), claim.name)
         verdicts.append(word(redy.prove(small, part, time_limit=PROVE_SECONDS)) if small.exists() else "not written")
     first = word(redy.prove(original, claim, time_limit=PROVE_SECONDS))
@@ -109,12 +108,14 @@ def outcome(data: Path, into: Path, limit: float, instance: tuple[str, str]) -> 
     if first != second:
         faults.append("original and reduced network differ")
     shown = next((v for v in equivalent if v != "verified"), "verified")
-    return Outcome(network, number, shown, first, second, time.perf_counter() - begin, "; ".join(faults))
+    certificate = next((c for c in certificates if c != "accepted"), "accepted")
+    return Outcome(network, number, shown, certificate, first, second, time.perf_counter() - begin, "; ".join(faults))
 
 
 def reduce_and_verify(original: Path, bounds: Path, small: Path, limit: float, faults: list[str]) -> str:
     """Whether what the reduced network states in its metadata was verified: verified, unknown, or what failed."""
-    small.unlink(missing_ok=True)
+    for path in (small, small.with_suffix(".cert")):
+        path.unlink(missing_ok=True)
     reducing = ["reduce", str(original), "-o", str(small), "--bounds", str(bounds), "--time-limit", str(limit)]
     code, text = redy_command(*reducing, "--quiet")
     if code != 0:
@@ -124,6 +125,26 @@ def reduce_and_verify(original: Path, bounds: Path, small: Path, limit: float, f
     if code not in VERIFIED:
         faults.append(f"verify ended with {code}: {text}")
     return VERIFIED.get(code, "refuted" if code == 1 else "failed")
+
+
+def line(found: Outcome) -> str:
+    """One outcome in a line."""
+    failed = f" FAILED: {found.fault}" if found.fault else ""
+    return (
+        f"{found.network} property {found.number}: {found.original}; reduced: {found.equivalent}, certificate "
+        f"{found.certificate}, {found.reduced} ({found.seconds:.1f} s){failed}"
+    )
+
+
+def checked(original: Path, small: Path, faults: list[str]) -> str:
+    """Whether the checker accepts the certificate that was written beside the reduced network: none, or its answer."""
+    certificate = small.with_suffix(".cert")
+    if not certificate.exists():
+        return "none"
+    code, text = redy_command("check", str(original), str(small), str(certificate))
+    if code != 0:
+        faults.append(f"check ended with {code}: {text}")
+    return "accepted" if code == 0 else "rejected"
 
 
 def redy_command(*arguments: str) -> tuple[int, str]:
@@ -152,12 +173,13 @@ def published(data: Path, network: str, prop: str) -> str | None:
 
 def table(outcomes: list[Outcome]) -> str:
     """Per property: how many networks, how many reductions verified, how often the property holds, and seconds."""
-    lines = ["", "property  networks  verified  holds  violated  unknown  failed  seconds"]
+    lines = ["", "property  networks  verified  certified  holds  violated  unknown  failed  seconds"]
     for number in sorted({found.number for found in outcomes}, key=int):
         group = [found for found in outcomes if found.number == number]
         verdicts = Counter(found.original for found in group)
         lines.append(
             f"{number:>8}  {len(group):>8}  {sum(found.equivalent == 'verified' for found in group):>8}  "
+            f"{sum(found.certificate == 'accepted' for found in group):>9}  "
             f"{verdicts['holds']:>5}  {verdicts['violated']:>8}  {verdicts['unknown']:>7}  "
             f"{sum(bool(found.fault) for found in group):>6}  {sum(found.seconds for found in group):>7.1f}"
         )
