@@ -20,6 +20,7 @@ from redy.bounds.elementwise import elementwise_image
 from redy.bounds.relaxation import image
 from redy.bounds.result import Bounds, Range
 from redy.bounds.rounding import LARGE, UNDERFLOW, down, gamma, up
+from redy.bounds.smooth import curved, smooth_image
 from redy.errors import Unsupported
 from redy.model import Activate, Affine, Array, Box, Elementwise, Foreign, MaxPool, Network, Node, Product
 
@@ -115,13 +116,23 @@ def _node_range(node: Node, found: Mapping[str, Range]) -> Range:
     if isinstance(node, Activate):
         return image(node.function, *found[node.source])
     if isinstance(node, Elementwise):
-        return elementwise_image(node, *found[node.source])
+        return _smooth_range(node, *found[node.source])
     if isinstance(node, MaxPool):
         lower, upper = found[node.source]
         return _windows(node, lower).max(axis=-1), _windows(node, upper).max(axis=-1)
     if isinstance(node, Product):
         return _product_range(found[node.left], found[node.right])
     return _refuse(node)
+
+
+def _smooth_range(node: Elementwise, lower: Array, upper: Array) -> Range:
+    """By the table of monotone functions and valleys; of other smooth functions by cells."""
+    try:
+        return elementwise_image(node, lower, upper)
+    except Unsupported:
+        if not curved(node):
+            raise
+        return smooth_image(node, lower, upper)
 
 
 def _refuse(node: Foreign) -> Range:

@@ -31,12 +31,14 @@ from redy.bounds.interval import fan_in, intersect, interval_bounds, needed_for,
 from redy.bounds.relaxation import Lines, relax, relax_product, winners
 from redy.bounds.result import Bounds, Range
 from redy.bounds.rounding import LARGE, UNDERFLOW, gamma, up
+from redy.bounds.smooth import curved, relax_smooth
 from redy.model import (
     Activate,
     Affine,
     Array,
     Box,
     Dense,
+    Elementwise,
     Gather,
     Limits,
     MaxPool,
@@ -157,7 +159,7 @@ class Relaxation:
         leave_unsupported: see `linear_bounds`.
         limits: what backward passes that refine ranges may cost, in multiply-adds and time.
         ranges: the range of every relaxed value.
-        lines: the lines around every relaxed `Activate` and (by name and source) `Product`.
+        lines: the lines around every relaxed `Activate`, smooth function and (by source) `Product`.
     """
 
     network: Network
@@ -178,7 +180,7 @@ class Relaxation:
         self._width = max([self.box.size, *(math.prod(node.shape) for node in self._order)])
         self._products = max([self._width, *(fan_in(node) for node in self._order if isinstance(node, Affine))])
         self._mass, self._cost = 1.0, 0
-        self._left = sum(isinstance(node, Activate) for node in self._order)
+        self._left = sum(not isinstance(node, Affine) for node in self._order)
         self._forward = None
         if self.refine and self._order and fits(self._order, self.box):
             self._forward = Forward(self.network.input.name, self.box, self._order)
@@ -243,8 +245,11 @@ class Relaxation:
         elif self.refine and not isinstance(node, Affine):
             for source in node.sources:
                 self.refine_value(source)
+            self._left -= 1
         if isinstance(node, Product):
             self.lines[node.name] = relax_product(self.ranges[node.left], self.ranges[node.right])
+        elif isinstance(node, Elementwise) and curved(node):
+            self.lines[node.name] = (relax_smooth(node, *self.ranges[node.source]),)
         found = node_range(node, self.ranges, leave_unsupported=self.leave_unsupported)
         if self._forward is not None:
             found = self._forward.extend(node, found, self.ranges, self.lines.get(node.name, ()))

@@ -25,8 +25,8 @@ from redy.model import Activate, Affine, Array, Box, Limits, Network, Operator
 
 Intervals = Mapping[str, tuple[Array, Array]]
 
-MEMORY = 1 << 27
-"""Numbers that the form of one node, or those of all wanted values together, may hold (1 GiB)."""
+MEMORY = 1 << 26
+"""Numbers that the form of one node, or those of all wanted values together, may hold (512 MiB)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ from redy.condensed.form import Form, Walk
 from redy.condensed.joint import stack
 from redy.condensed.search import LOWER, UPPER, Clause, Rows, Search
 from redy.model import BoxTree, Proof, Unit
+from redy.questions.situation import BRANCHING_INPUTS
 
 WORK = 20_000_000
-"""Work of the engine for one unit."""
+"""Work of the engine for one unit, where few inputs vary."""
 
 
 def ask_unnoticed(walk: Walk, unit: Unit, piece: int, reads: list[int], deadline: float | None) -> Proof | None:
@@ -32,7 +33,9 @@ def ask_unnoticed(walk: Walk, unit: Unit, piece: int, reads: list[int], deadline
     inside = (column, UPPER if piece == 0 else LOWER)
     clauses = [Clause((inside, (row, UPPER))) for row in reads]
     clauses += [Clause((inside, (rows.variables + k, UPPER))) for k in range(len(reads))]
-    found = Search(rows, clauses, cap=WORK, budget=WORK, deadline=deadline).run()
+    # A unit of work takes time in the number of inputs (see `descent`).
+    work = WORK // max(1, int((condensed.box.width > 0).sum()) // BRANCHING_INPUTS)
+    found = Search(rows, clauses, cap=work, budget=work, deadline=deadline).run()
     if len(found.proved) < len(clauses):
         return None
     claim = f"{unit.node}[{unit.index}] lies in piece {piece}, or nothing that reads it is active"
