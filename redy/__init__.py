@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from redy.errors import Unsupported as Unsupported
     from redy.formats.boxes import read_box as read_box
     from redy.formats.boxes import read_boxes as read_boxes
+    from redy.formats.frameworks import from_sklearn as from_sklearn
+    from redy.formats.frameworks import from_torch as from_torch
     from redy.formats.onnx_read import read_network as read_network
     from redy.formats.onnx_write import write_network as write_network
     from redy.formats.properties import read_property as read_property
@@ -48,6 +50,8 @@ _HOMES = {
     "Unknown": "redy.model.verdict",
     "Unsupported": "redy.errors",
     "__version__": "redy.version",
+    "from_sklearn": "redy.formats.frameworks",
+    "from_torch": "redy.formats.frameworks",
     "prove": "redy.questions.prove",
     "read_property": "redy.formats.properties",
     "read_box": "redy.formats.boxes",

@@ -10,6 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
+SHOWN = 16
+"""Inputs that the table of a notebook shows."""
+
 
 def frozen(values: ArrayLike) -> Array:
     """A C-contiguous float64 copy that cannot be written to."""
@@ -47,6 +50,16 @@ class Box:
         ends = zip(self.lower.ravel()[:4], self.upper.ravel()[:4], strict=True)
         shown = " x ".join(f"[{lower:.4g}, {upper:.4g}]" for lower, upper in ends)
         return f"Box(shape={self.shape}, {shown}{' x ...' if self.size > 4 else ''})"
+
+    def _repr_html_(self) -> str:
+        """A table of the first inputs, for notebooks."""
+        ends = list(zip(self.lower.ravel()[:SHOWN], self.upper.ravel()[:SHOWN], strict=True))
+        rows = "".join(
+            f"<tr><td>{index}</td><td>{lower:.6g}</td><td>{upper:.6g}</td></tr>"
+            for index, (lower, upper) in enumerate(ends)
+        )
+        more = f"<p>and {self.size - len(ends):,} more</p>" if self.size > len(ends) else ""
+        return f"<table><tr><th>input</th><th>lower</th><th>upper</th></tr>{rows}</table>{more}"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Box):

@@ -7,6 +7,7 @@ Shapes never include the batch axis; values carry it as a leading axis n.
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -208,6 +209,13 @@ class Network:
         outputs = ", ".join(f"{port.name} {port.shape}" for port in self.outputs)
         sizes = f"{self.units:,} units, {self.parameters:,} parameters, {self.macs:,} multiply-adds"
         return f"Network({self.input.name} {self.input.shape} -> {outputs}; {sizes})"
+
+    def _repr_html_(self) -> str:
+        """A table of the activations, for notebooks."""
+        rows = "".join(
+            f"<tr><td>{html.escape(node.name)}</td><td>{math.prod(node.shape):,}</td></tr>" for node in self.activations
+        )
+        return f"<p>{html.escape(repr(self))}</p><table><tr><th>activation</th><th>elements</th></tr>{rows}</table>"
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -111,6 +112,10 @@ class Proved(_NoTruth):
 
     proof: Proof
 
+    def _repr_html_(self) -> str:
+        trusted = f", trusting {', '.join(self.proof.trusted)}" if self.proof.trusted else ""
+        return _verdict("proved", f"{self.proof.claim} ({self.proof.method}{trusted})")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Refuted(_NoTruth):
@@ -118,12 +123,23 @@ class Refuted(_NoTruth):
 
     witness: Array
 
+    def _repr_html_(self) -> str:
+        return _verdict("refuted", f"at {np.array2string(self.witness, threshold=20, precision=6)}")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unknown(_NoTruth):
     """Undecided: a time-out, a budget, numerical doubt or a limit of the method."""
 
     reason: str
+
+    def _repr_html_(self) -> str:
+        return _verdict("unknown", self.reason)
+
+
+def _verdict(word: str, text: str) -> str:
+    """What a notebook shows of a verdict."""
+    return f"<p><b>{word}</b>: {html.escape(text)}</p>"
 
 
 Verdict = Proved | Refuted | Unknown

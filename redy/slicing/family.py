@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -93,6 +94,15 @@ class Family:
             f"Family({len(self):,} slices, {len(self.masks):,} different networks, form {self.form}, "
             f"{self.removed().mean():.1%} of units removed on average)"
         )
+
+    def _repr_html_(self) -> str:
+        """The representation and the distribution of what was removed, for notebooks."""
+        quarters = np.quantile(self.removed(), (0.0, 0.25, 0.5, 0.75, 1.0))
+        names = ("least", "first quarter", "median", "third quarter", "most")
+        rows = "".join(
+            f"<tr><td>{name}</td><td>{share:.1%}</td></tr>" for name, share in zip(names, quarters, strict=True)
+        )
+        return f"<p>{html.escape(repr(self))}</p><table><tr><th>units removed</th><th></th></tr>{rows}</table>"
 
     @classmethod
     def from_records(
