@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: MODEL.redy beside the model.")
 @click.option("--adaptive", is_flag=True, help="Cut where a cut removes most, into --budget slices.")
 @click.option("--budget", type=click.IntRange(min=1), help="Number of slices, for --adaptive.")
+@click.option("--flash", help="Cut for the fastest C99 code within so many bytes, such as 256k or 1M.")
 @click.option("--at", "layer", help="Cut the values of this ReLU layer instead of the input, into 2^UNITS slices.")
 @click.option("--units", type=click.IntRange(min=1), help="How many units of the layer are halved, for --at.")
 @click.option(
@@ -76,6 +78,7 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     output: Path | None,
     adaptive: bool,
     budget: int | None,
+    flash: str | None,
     layer: str | None,
     units: int | None,
     preserve: Literal["outputs", "decision", "tolerance"],
@@ -124,6 +127,7 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
             read_box(bounds, read_network(model).input),
             splits=None if splits is None else _numbers(splits),
             budget=budget,
+            flash=None if flash is None else _size(flash),
             at=layer,
             units=units,
             preserve=preserve,
@@ -159,7 +163,26 @@ def slice_command(  # noqa: PLR0913, PLR0917 - one parameter per option
             click.echo(
                 f"property         {family.proved}: {share_of(family, family.proved.kept):.1%} of the box is kept"
             )
+        if flash is not None:
+            from redy.slicing.export_c import c_source
+            from redy.slicing.flash import flash_size
+
+            click.echo(
+                f"flash            {flash_size(c_source(family))} bytes of C99 code and tables, {family.form} form"
+            )
         click.echo(f"file             {target}: {target.stat().st_size} bytes")
+
+
+def _size(text: str) -> int:
+    """Bytes, with k and M for 1024 and 1024^2.
+
+    Raises:
+        InputError: something else.
+    """
+    match = re.fullmatch(r"(\d+)\s*([kKmM]?)i?[bB]?", text.strip())
+    if match is None:
+        raise InputError(f"--flash {text}: must be a number of bytes, such as 262144, 256k or 1M")
+    return int(match[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20}[match[2].lower()]
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -24,8 +24,10 @@ from redy.runs.cluster import executor_of
 from redy.runs.executor import Executor
 from redy.runs.store import Store, require_parquet
 from redy.slicing.adaptive import REFINED, adaptive_cut
-from redy.slicing.cuts import Cut, GridCut
-from redy.slicing.family import Family, choose_form
+from redy.slicing.cuts import Cut, GridCut, TreeCut
+from redy.slicing.export_c import c_source
+from redy.slicing.family import Family, Form, choose_form
+from redy.slicing.flash import flash_leaves, flash_pruned, flash_size
 from redy.slicing.front import Front
 from redy.slicing.proof import proved
 from redy.slicing.property import prove_family
@@ -48,6 +50,7 @@ class HowToCut:
         budget: the largest number of slices of an adaptive tree.
         at: a ReLU layer whose values are cut, and
         units: how many of its units are halved.
+        flash: bytes of a C file; a tree is cut so that its evaluation is the fastest within them.
 
     Raises:
         InputError: not exactly one of them is given.
@@ -57,14 +60,18 @@ class HowToCut:
     budget: int | None = None
     at: str | None = None
     units: int | None = None
+    flash: int | None = None
 
     def __post_init__(self) -> None:
         if (self.at is None) != (self.units is None):
             raise InputError("--at and --units (how many units of the layer are halved) are given together")
-        if (self.splits is not None) + (self.budget is not None) + (self.at is not None) != 1:
+        if sum(one is not None for one in (self.splits, self.budget, self.at, self.flash)) != 1:
             raise InputError(
-                "say how to cut: --splits 8 (or 8,4,4,2,2), or --adaptive --budget N, or --at LAYER --units N"
+                "say how to cut: --splits 8 (or 8,4,4,2,2), or --adaptive --budget N, or --at LAYER --units N, "
+                "or --flash BYTES"
             )
+        if self.flash is not None and self.flash < 1:
+            raise InputError(f"--flash {self.flash}: must be a positive number of bytes")
         if self.budget is not None and self.budget < 1:
             raise InputError(f"--budget {self.budget}: must be at least 1")
 
@@ -87,6 +94,7 @@ def slice_network(  # noqa: PLR0913 - the options of the command, with the same 
     budget: int | None = None,
     at: str | None = None,
     units: int | None = None,
+    flash: int | None = None,
     preserve: Preserve = "outputs",
     winner: Winner = "max",
     margin: float | None = None,
@@ -117,6 +125,8 @@ def slice_network(  # noqa: PLR0913 - the options of the command, with the same 
         budget: a tree with at most so many slices, cut where a cut removes most (`redy slice --adaptive`).
         at: cut the values of this ReLU layer, into 2^units slices; `units` of them are halved.
         units: for `at`.
+        flash: a tree, and the form, whose C99 code is the fastest that takes no more than so many bytes of read-only
+            memory (`redy.slicing.flash`); `form` is then "auto".
         preserve: "outputs", "decision" (slices with one winner become constants) or "tolerance".
         winner: for "decision".
         margin: for "decision": outputs closer than this are tied; by default a share of the largest output.
@@ -147,7 +157,9 @@ def slice_network(  # noqa: PLR0913 - the options of the command, with the same 
         CheckFailed: an internal check failed, the family is not proved to be the model, or the property is proved on
             no slice.
     """
-    how = HowToCut(splits, budget, at, units)
+    how = HowToCut(splits, budget, at, units, flash)
+    if flash is not None and (form != "auto" or store_folded):
+        raise InputError("--flash: chooses the form; leave --form and --store-folded out")
     _check(preserve, tolerance, relative_to, time_limit, form, store_folded)
     if store is None and (csv is not None or parquet is not None or resume):
         raise InputError("--csv, --parquet and --resume need a results store; give --store")
@@ -172,16 +184,28 @@ def slice_network(  # noqa: PLR0913 - the options of the command, with the same 
             results.export_csv(csv)
         if results is not None and parquet is not None:
             results.export_parquet(parquet)
-    cut, records = pruned(subject.network, subject.cut, records, budget)
     made_with = {"work": work, "samples": samples, "seed": seed, "time_limit": time_limit, "preserve": preserve}
     digest = hashlib.sha256(subject.original).hexdigest() if isinstance(model, ModelProto) else file_digest(Path(model))
 
-    def build(records: list[SliceRecord]) -> Family:
+    def made(cut: Cut, records: list[SliceRecord], form: Form) -> Family:
         family = Family.from_records(subject.original, cut, records, decision=decision, tolerance=allowed)
-        family = replace(family, front=subject.front, source=digest, options=made_with | _words(how, box))
-        return choose_form(family, form, store=store_folded)
+        return replace(family, form=form, front=subject.front, source=digest, options=made_with | _words(how, box))
+
+    chosen: Form = "shared"
+    cut: Cut = subject.cut
+    if flash is not None:
+        assert isinstance(cut, TreeCut)
+        cut, records, chosen = flash_pruned(subject.network, cut, records, flash, made)
+    else:
+        cut, records = pruned(subject.network, cut, records, budget)
+
+    def build(records: list[SliceRecord]) -> Family:
+        family = made(cut, records, chosen)
+        return family if flash is not None else choose_form(family, form, store=store_folded)
 
     family = proved(network, subject.network, records, build, executor_of(jobs, scheduler))
+    if flash is not None and flash_size(c_source(family)) > flash:
+        raise CheckFailed(f"--flash {flash}: what could be proved takes more; give some more bytes")
     return family if claim is None else _kept(family, claim, executor_of(jobs, scheduler), time_limit)
 
 
@@ -218,7 +242,7 @@ def _check(
 def _words(how: HowToCut, box: Box) -> dict[str, Any]:
     """How it was cut, for the manifest; what was not given is left out."""
     splits = None if how.splits is None else list(parts(how.splits, box.size))
-    given = {"splits": splits, "budget": how.budget, "at": how.at, "units": how.units}
+    given = {"splits": splits, "budget": how.budget, "at": how.at, "units": how.units, "flash": how.flash}
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -239,6 +263,10 @@ def _subject(
         before, behind = split_model(onnx.load_from_string(original), how.at)
         tail = read_network(onnx.load_from_string(behind))
         return _Subject(behind, tail, tail_cut(network, tail, box, how.at, how.units), Front(before, box))
+    if how.flash is not None:
+        return _Subject(
+            original, network, adaptive_cut(network, box, flash_leaves(how.flash), seed=seed, decision=decision)
+        )
     if how.budget is not None:
         cut: Cut = adaptive_cut(network, box, REFINED * how.budget, seed=seed, decision=decision)
     else:

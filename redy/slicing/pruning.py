@@ -41,17 +41,17 @@ def pruned(
     """
     if not isinstance(cut, TreeCut) or not len(cut.axis):
         return cut, records
-    joined = _joined(network, cut, records)
-    nodes = _best(cut, _costs(network, cut, joined), len(cut) if slices is None else slices)
-    kept = [replace(joined[name], index=k) for k, name in enumerate(leaves_of(nodes))]
+    found = joined(network, cut, records)
+    nodes = _best(cut, _costs(network, cut, found), len(cut) if slices is None else slices)
+    kept = [replace(found[name], index=k) for k, name in enumerate(leaves_of(nodes))]
     return tree_of(cut.box, nodes), kept
 
 
-def _joined(network: Network, cut: TreeCut, records: list[SliceRecord]) -> dict[int, SliceRecord]:
+def joined(network: Network, cut: TreeCut, records: list[SliceRecord]) -> dict[int, SliceRecord]:
     """A record for every node of the tree, as if it were one slice; leaves are named ~index."""
     found = {~record.index: record for record in records}
     codes = {~record.index: _codes(network, record) for record in records}
-    for node in _leaves_first(cut):
+    for node in leaves_first(cut):
         below, above = (int(child) for child in cut.children[node])
         codes[node] = np.where(codes[below] == codes[above], codes[below], KEPT).astype(np.uint8)
         one, other = found[below], found[above]
@@ -79,8 +79,8 @@ def _codes(network: Network, record: SliceRecord) -> Codes:
 
 def _costs(network: Network, cut: TreeCut, records: dict[int, SliceRecord]) -> dict[int, float]:
     """Per node its share of the box's volume times its multiply-adds; none where the decision is constant."""
-    volume = {~leaf: _share(cut, leaf) for leaf in range(len(cut))}
-    for node in _leaves_first(cut):
+    volume = {~leaf: share(cut, leaf) for leaf in range(len(cut))}
+    for node in leaves_first(cut):
         volume[node] = sum(volume[int(child)] for child in cut.children[node])
     alive = np.stack([dropped(_codes(network, r), read_lines(r.lines)) for r in records.values()]) != 0
     each = SharedCost(network).of_units(alive)
@@ -88,7 +88,8 @@ def _costs(network: Network, cut: TreeCut, records: dict[int, SliceRecord]) -> d
     return {name: volume[name] * float(cost) for name, cost in zip(records, each * open_, strict=True)}
 
 
-def _share(cut: TreeCut, leaf: int) -> float:
+def share(cut: TreeCut, leaf: int) -> float:
+    """The share of the box's volume that a leaf has; sides without width do not count."""
     whole, part = cut.box.width.ravel(), cut.cell(leaf).width.ravel()
     return float(np.prod(part[whole > 0] / whole[whole > 0]))
 
@@ -97,7 +98,7 @@ def _best(cut: TreeCut, cost: dict[int, float], slices: int) -> Nodes:
     """The inner nodes of the best subtree."""
     least = {~leaf: np.array([cost[~leaf]]) for leaf in range(len(cut))}
     below: dict[int, Index] = {}
-    for node in _leaves_first(cut):
+    for node in leaves_first(cut):
         first, second = (least[int(child)] for child in cut.children[node])
         least[node], below[node] = _sums(first, second, slices)
         least[node][0] = cost[node]
@@ -125,7 +126,7 @@ def _sums(first: Array, second: Array, most: int) -> tuple[Array, Index]:
     return least, part
 
 
-def _leaves_first(cut: TreeCut) -> list[int]:
+def leaves_first(cut: TreeCut) -> list[int]:
     """Inner nodes, children before parents."""
     order, stack = list[int](), [0]
     while stack:
