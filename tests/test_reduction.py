@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,7 +117,7 @@ def test_a_criterion_that_contradicts_the_points_stops_everything(monkeypatch):
     def wrong(problem: Problem, known: Known) -> None:
         known.findings.append(line_finding("a0", 99, 0.0, 0.0, "phase"))
 
-    monkeypatch.setitem(CRITERIA, "phase", wrong)
+    monkeypatch.setitem(CRITERIA, "phase", replace(CRITERIA["phase"], search=wrong))
     with pytest.raises(CheckFailed, match="a0"):
         reduce(network, box, criteria=("phase",))
 

@@ -1,8 +1,9 @@
 """One network, one box -> Reduction."""
 
+from redy.reduction.criteria import CRITERIA, Criterion
 from redy.reduction.measure import Measured
-from redy.reduction.pipeline import CRITERIA, reduce, replay
-from redy.reduction.problem import Criterion, Guarantee, Known, Options, Problem, Reduction
+from redy.reduction.pipeline import reduce, replay
+from redy.reduction.problem import Guarantee, Known, Options, Problem, Reduction
 from redy.reduction.write import Written, write_reduction
 
 __all__ = [

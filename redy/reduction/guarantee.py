@@ -13,6 +13,7 @@ from redy.model import Array, Box, Network, Proved, SameWinner, Within
 from redy.questions.compare import BOXES, TIGHTENING, Apart, Hints, by_port, compare, prove_files
 from redy.questions.query import outputs
 from redy.questions.situation import Engines, few_inputs
+from redy.reduction.criteria import keeps_outputs
 from redy.reduction.problem import Guarantee, Known, Preserve, Problem
 from redy.reduction.promise import Decision, Tolerance
 
@@ -59,7 +60,7 @@ def state(problem: Problem, known: Known, written: Network, units: Mapping[str, 
     believed += [known.bounds.trusted] if known.bounds is not None else []
     hints = replace(_hints(problem, known), units=units)
     decides = isinstance(problem.promise, Decision)
-    only_rounded = all(finding.kind in {"phase", "forward"} for finding in known.findings)
+    only_rounded = all(keeps_outputs(finding.kind) for finding in known.findings)
     promised = _decision(problem, written, hints) if decides and not only_rounded else None
     apart = compare(problem.network, written, problem.box, hints)
     if decides and only_rounded:

@@ -19,13 +19,12 @@ from redy.errors import InputError, Unsupported
 from redy.milp.solver import Choice
 from redy.model import Affine, Array, Box, Network
 from redy.model.digest import network_digest
-from redy.questions.phases import BRANCHING_WORK, PhaseSettings
 from redy.questions.seen import sample_points, seen_at
 from redy.questions.situation import Engine
+from redy.reduction.criteria import CRITERIA, MODES, usual
 from redy.reduction.guarantee import Exceeded, check_points, largest, state
 from redy.reduction.limit import BUDGETS, Effort, TimeUp, ended_after
 from redy.reduction.problem import (
-    Criterion,
     Known,
     Layout,
     Options,
@@ -38,14 +37,11 @@ from redy.reduction.problem import (
 from redy.reduction.promise import promise_of
 from redy.reduction.refit import refitted, replaced
 from redy.reduction.settle import Final, kept, read_back, rewritten, settle
-from redy.reduction.steps import decided_at_once, forward_criterion, relaxed_criterion, result_criterion
-from redy.redundancy.phase import find_phases
+from redy.reduction.steps import decided_at_once
 from redy.rewrite.shrink import Fewest
 
 SEARCH_SHARE = 0.6
 """Which share of the time limit the search may take; writing and proving come behind it."""
-PHASE_SHARE = 0.7
-"""Which share of the search phases may take where other criteria follow."""
 _LATE = 0.25
 """How much of the time behind the search a step may take that has not looked at the clock."""
 _LEAST = 0.8
@@ -53,48 +49,6 @@ _LEAST = 0.8
 POINT_MACS = 200_000_000
 FEWEST_POINTS = 32
 """Samples and corners are limited to this number of multiply-adds each, but not below this number of points."""
-
-
-def phase_criterion(problem: Problem, known: Known) -> None:
-    """Phase redundancy (`redy.redundancy.phase`)."""
-    options = problem.options
-    budget = int(problem.work * BRANCHING_WORK) if options.budget is None else options.budget
-    settings = PhaseSettings(options.engine, options.solver, options.trust, budget, _share_of_search(problem))
-    answer = find_phases(problem.network, problem.box, known.seen, problem.points, settings)
-    known.bounds = answer.bounds
-    known.findings.extend(answer.findings)
-    known.pieces = answer.pieces
-    known.undecided.extend(answer.undecided)
-    known.stats["phase"] = answer.stats
-    known.notes.extend(answer.notes)
-
-
-def _share_of_search(problem: Problem) -> float | None:
-    """The deadline of phases: others get a part of the time, too."""
-    if problem.deadline is None or len(problem.options.criteria) == 1:
-        return problem.deadline
-    return time.monotonic() + PHASE_SHARE * max(0.0, problem.deadline - time.monotonic())
-
-
-CRITERIA: dict[str, Criterion] = {
-    "phase": phase_criterion,
-    "forward": forward_criterion,
-    "result": result_criterion,
-    "relaxed": relaxed_criterion,
-}
-"""Name, as in `--criteria` -> the step."""
-DEFAULT: dict[Preserve, tuple[str, ...]] = {
-    "outputs": ("phase", "forward"),
-    "decision": ("phase", "result"),
-    "tolerance": ("phase", "relaxed"),
-}
-"""The criteria of each mode, in order."""
-ALLOWED: dict[Preserve, frozenset[str]] = {
-    "outputs": frozenset({"phase", "forward"}),
-    "decision": frozenset({"phase", "forward", "result"}),
-    "tolerance": frozenset({"phase", "forward", "relaxed"}),
-}
-"""The criteria that keep what the mode promises."""
 
 
 def reduce(  # noqa: PLR0913 - the options of the command, with the same words
@@ -149,7 +103,7 @@ def reduce(  # noqa: PLR0913 - the options of the command, with the same words
         InputError: the options or the box do not fit the network.
         CheckFailed: an internal check failed; the result must not be used.
     """
-    chosen, seconds = _limits(DEFAULT.get(preserve, ("phase",)) if criteria is None else criteria)
+    chosen, seconds = _limits(usual(preserve) if criteria is None else criteria)
     options = Options(
         preserve=preserve,
         criteria=chosen,
@@ -294,10 +248,12 @@ def _limits(criteria: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, float
 def _check_options(network: Network, box: Box, options: Options) -> None:
     if box.shape != network.input.shape:
         raise InputError(f"the box has shape {box.shape}, the network's input has {network.input.shape}")
+    if options.preserve not in MODES:
+        raise InputError(f"preserve {options.preserve}: must be one of {', '.join(MODES)}")
     unknown = [name for name in options.criteria if name not in CRITERIA]
     if unknown:
         raise InputError(f"criterion {unknown[0]}: unknown; choose from {', '.join(CRITERIA)}")
-    wrong = [name for name in options.criteria if name not in ALLOWED[options.preserve]]
+    wrong = [name for name in options.criteria if options.preserve not in CRITERIA[name].keeps]
     if wrong:
         raise InputError(f"criterion {wrong[0]}: does not keep what --preserve {options.preserve} promises")
     if options.relative_to is not None and options.tolerance is None:
@@ -368,7 +324,7 @@ def _searched(problem: Problem, timings: dict[str, float], *, named: bool) -> Kn
         begin = time.perf_counter()
         try:
             with clock.running():
-                CRITERIA[name](problem, known)
+                CRITERIA[name].search(problem, known)
         except TimeUp:
             known.notes.append(f"{name}: time limit")
         except Unsupported as reason:

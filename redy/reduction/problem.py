@@ -122,9 +122,6 @@ class Known:
     notes: list[str] = field(default_factory=list)
 
 
-Criterion = Callable[[Problem, Known], None]
-
-
 @dataclass(frozen=True, slots=True)
 class Guarantee:
     """What was preserved, in words and numbers.

@@ -86,7 +86,8 @@ class _Announce(event.Listener):
     said = False
 
     def on_start(self, event: Any) -> None:
-        if not self.said and event.data["dispatcher"].py_func.__module__.startswith(__package__):
+        dispatcher = (event.data or {}).get("dispatcher")
+        if not self.said and dispatcher is not None and dispatcher.py_func.__module__.startswith(__package__):
             self.said = True
             _log.info("compiling the kernels of the search: about %d s, once on this machine", SECONDS)
 
