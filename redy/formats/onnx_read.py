@@ -22,6 +22,7 @@ from redy.formats.reading import activations, arithmetic, casts, dense, learned,
 from redy.formats.reading.casts import FLOATS
 from redy.formats.reading.foreign import carry
 from redy.formats.reading.graph import READERS, SYMBOLIC_BATCH, Graph, Op, Refused, Tensor, Value, label
+from redy.formats.reading.head import has_head, split_head
 from redy.formats.reading.inputs import WHOLE, Shapes, enter_inputs, input_port
 from redy.formats.reading.movement import MOVEMENTS
 from redy.formats.reading.order import live_nodes
@@ -78,6 +79,9 @@ def _load(path: Path) -> ModelProto:
 def _read(model: ModelProto, folder: str, shapes: Shapes) -> Network:
     if model.functions:
         model = inliner.inline_local_functions(model)
+    head = b""
+    if has_head(model):
+        model, head = split_head(model)
     initializers = {tensor.name: tensor for tensor in model.graph.initializer}
     inputs = [info for info in model.graph.input if info.name not in initializers]
     if not model.graph.output:
@@ -95,7 +99,7 @@ def _read(model: ModelProto, folder: str, shapes: Shapes) -> Network:
         except (Refused, InputError) as error:
             first = first or error
         else:
-            return network
+            return replace(network, head=head) if head else network
     raise first if first is not None else InputError("the network cannot be read")
 
 

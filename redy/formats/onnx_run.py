@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 from onnx import ModelProto
 
 from redy.errors import InputError
 from redy.formats.files import is_compressed, load_model, read_bytes
+from redy.formats.reading.head import has_head, split_head
 from redy.model import Array
 
 _FATAL_ONLY = 4
@@ -71,6 +73,7 @@ class Session:
         self._options.inter_op_num_threads = 1
         self._options.log_severity_level = _FATAL_ONLY
         self._where = "the model" if isinstance(model, ModelProto) else str(model)
+        model = _core(model)
         self._session = self._open(model)
         found = self._session.get_inputs()
         self._inputs = [_Input(entry.name, _numpy_type(entry.type), tuple(entry.shape)) for entry in found]
@@ -145,6 +148,18 @@ class Session:
     def run(self, x: Array) -> np.ndarray:
         """The first output for inputs x (n, *input shape), as (n, *output shape)."""
         return self.run_all(x)[0]
+
+
+def _core(model: ModelProto | str | os.PathLike[str]) -> ModelProto | str | os.PathLike[str]:
+    """The model without its label head: what is run are numbers."""
+    if isinstance(model, ModelProto):
+        return split_head(model)[0] if has_head(model) else model
+    path = Path(os.fspath(model))
+    try:
+        light = load_model(path) if is_compressed(path) else onnx.load(path, load_external_data=False)
+    except Exception:  # noqa: BLE001 - onnxruntime says better what is wrong with the file
+        return model
+    return split_head(load_model(path))[0] if has_head(light) else model
 
 
 def _with_symbolic_batch(model: ModelProto) -> ModelProto:

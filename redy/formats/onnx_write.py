@@ -15,6 +15,7 @@ from onnx import ModelProto, ValueInfoProto, helper
 
 from redy.errors import InputError
 from redy.formats.files import write_atomically
+from redy.formats.reading.head import join_head, names_of
 from redy.formats.writing.affine import write_affine, write_constant
 from redy.formats.writing.builder import Builder
 from redy.formats.writing.carried import needed_opset, write_elementwise, write_foreign, write_max_pool
@@ -72,6 +73,7 @@ def to_model(network: Network, metadata: Mapping[str, str] | None = None, *, pla
         *(part.name for part in network.input.parts),
         *network.shapes,
         *(port.name for port in network.outputs),
+        *names_of(network.head),
     }
     opset = max([network.opset, _OLDEST_OPSET, *(needed_opset(node) for node in network.nodes)])
     builder = Builder(np.dtype(network.weight_dtype), names, dict(network.shapes), network.input.name, opset, plain)
@@ -95,6 +97,7 @@ def to_model(network: Network, metadata: Mapping[str, str] | None = None, *, pla
     imports = _imports(builder, network)
     model = helper.make_model(graph, producer_name="redy", producer_version=__version__, opset_imports=imports)
     model.ir_version = max(_OLDEST_IR, helper.find_min_ir_version_for(imports, ignore_unknown=True))
+    model = join_head(model, network.head)
     helper.set_model_props(model, {str(key): str(text) for key, text in (metadata or {}).items()})
     try:
         onnx.checker.check_model(model)

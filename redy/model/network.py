@@ -118,6 +118,8 @@ class Network:
         nodes: every node after the nodes it reads.
         outputs: the output ports; each names a node (or the input).
         opset: the ONNX opset the file had (written back where the rewritten form allows).
+        head: what the file has behind these outputs and is no number, as bytes (`redy.formats.reading.head`); it is
+            carried.
 
     Raises:
         ValueError: a name is used twice, a node reads a value not yet defined, or shapes do not agree.
@@ -128,6 +130,7 @@ class Network:
     outputs: tuple[Port, ...]
     opset: int = 17
     weight_dtype: str = field(default="float32")
+    head: bytes = b""
 
     def __post_init__(self) -> None:
         shapes: dict[str, Shape] = {self.input.name: self.input.shape}

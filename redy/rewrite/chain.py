@@ -66,6 +66,8 @@ def chained(network: Network, lowest: Lowest) -> Network | Refusal:
     """
     if len(network.outputs) != 1:
         return Refusal(f"the network has {len(network.outputs)} outputs; a chain has one")
+    if network.head:
+        return Refusal("the network ends in labels; a chain has one output of numbers")
     for node in network.nodes:
         if not isinstance(node, Affine | Activate):
             return Refusal(f"{node.name}: a chain of Gemm and Relu cannot hold this {type(node).__name__}")
