@@ -20,8 +20,8 @@ LEFT = 1e-3
 
 def forward_criterion(problem: Problem, known: Known) -> None:
     """Forward redundancy: outputs stay exactly equal (`redy.redundancy.forward`)."""
-    answer = find_forward(_facts(problem, known, "forward"))
-    _take(known, "forward", answer)
+    answer = find_forward(facts_of(problem, known, "forward"))
+    take(known, "forward", answer)
 
 
 def decided_at_once(problem: Problem, known: Known) -> bool:
@@ -29,19 +29,19 @@ def decided_at_once(problem: Problem, known: Known) -> bool:
     options, promise = problem.options, problem.promise
     if not isinstance(promise, Decision) or "result" not in options.criteria or options.engine == "milp":
         return False
-    facts = replace(_facts(problem, known, "result"), budget=0)
+    facts = replace(facts_of(problem, known, "result"), budget=0)
     return _take_constant(known, find_constant(facts, promise.claim))
 
 
 def result_criterion(problem: Problem, known: Known) -> None:
     """Result-preserving redundancy (`redy.redundancy.result`)."""
-    facts = _facts(problem, known, "result")
+    facts = facts_of(problem, known, "result")
     assert isinstance(problem.promise, Decision)
     claim = problem.promise.claim
     if _take_constant(known, find_constant(facts, claim)):
         return
     answer = find_result(facts, claim)
-    _take(known, "result", answer, constant=False)
+    take(known, "result", answer, constant=False)
 
 
 def _take_constant(known: Known, found: Constant | None) -> bool:
@@ -56,14 +56,14 @@ def _take_constant(known: Known, found: Constant | None) -> bool:
 
 def relaxed_criterion(problem: Problem, known: Known) -> None:
     """Relaxed redundancy within the tolerance (`redy.redundancy.relaxed`)."""
-    facts = _facts(problem, known, "relaxed")
+    facts = facts_of(problem, known, "relaxed")
     assert isinstance(problem.promise, Tolerance)
     allowed = problem.promise.allowed
     answer = find_relaxed(facts, (1 - LEFT) * allowed)
-    _take(known, "relaxed", answer, tolerance=allowed.tolist())
+    take(known, "relaxed", answer, tolerance=allowed.tolist())
 
 
-def _facts(problem: Problem, known: Known, name: str) -> Facts:
+def facts_of(problem: Problem, known: Known, name: str) -> Facts:
     """What the criteria start from; the time that the step has."""
     bounds = known.bounds or linear_bounds(problem.network, problem.box, leave_unsupported=True)
     known.bounds = bounds
@@ -82,7 +82,8 @@ def _facts(problem: Problem, known: Known, name: str) -> Facts:
     )
 
 
-def _take(known: Known, name: str, answer: SetAnswer, **facts: object) -> None:
+def take(known: Known, name: str, answer: SetAnswer, **facts: object) -> None:
+    """Add what a criterion proved, and what it did, to what is known."""
     done = {finding.unit for finding in answer.findings}
     known.findings.extend(answer.findings)
     known.undecided[:] = [unit for unit in known.undecided if unit not in done]
