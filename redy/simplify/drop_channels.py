@@ -13,7 +13,7 @@ import onnx_ir as ir
 from redy.simplify.analysis import Analysis
 from redy.simplify.flow import Wall
 from redy.simplify.graph import Graph
-from redy.simplify.propagate_constants import add_map
+from redy.simplify.maps import add_map
 from redy.simplify.take import Take
 
 

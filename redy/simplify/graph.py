@@ -32,6 +32,9 @@ class Graph:
         self.block = block  # layers keep a multiple of this number of channels, because runtimes compute in such blocks
         self.widths: dict[ir.Node, int] = {}  # output channels that layers had in the beginning
         self.selectors: set[ir.Node] = set()  # see select_channels
+        self.zero: ir.Value | None = None  # see maps
+        self.indices: dict[bytes, ir.Value] = {}
+        self.mapped: set[str] = set()
         self.opset = next((v for d, v in self.graph.opset_imports.items() if d in STANDARD_DOMAINS), 0)
         self._names = {value.name for value in self._values()}
         self._names |= {node.name for node in self.graph}

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import onnx_ir as ir
 
-from redy.simplify.axes import UNIFORM, Axis, Listed, Near, Uniform
+from redy.simplify.axes import Axis, Near, Uniform
 from redy.simplify.facts import Facts, Mask, Table
-from redy.simplify.graph import Array, Graph, dims, input_of
+from redy.simplify.graph import Array, Graph, input_of
 
 if TYPE_CHECKING:
     from redy.simplify.analysis import Analysis
@@ -134,80 +134,3 @@ def _add_to_bias(layer: Layer, node: ir.Node, t: Take, extra: Table) -> None:
     if len(node.inputs) < 3:
         node.resize_inputs(3)
     node.replace_input_with(2, new)
-
-
-def add_map(graph: Graph, value: ir.Value, response: MapTable, live: Mask, axis: int, dtype: ir.DataType) -> None:
-    """Add a table to a value, behind the node that makes it; all readers read the sum."""
-    producer = value.producer()
-    assert producer is not None
-    table = response.table.compress(live, axis=axis) if response.table.shape[axis] == live.size else response.table
-    shape = dims(value)
-    assert shape is not None
-    holder = graph.add_node(
-        "Add", [value, value], None, after=producer, stem=f"{value.name}_map", shape=shape, dtype=dtype
-    )
-    add = holder.producer()
-    assert add is not None
-    graph.replace(value, holder, keep=[add])
-    add.replace_input_with(1, _expanded(graph, value, table, response.axes, dtype, add))
-
-
-def _expanded(
-    graph: Graph, value: ir.Value, table: Table, axes: tuple[Axis, ...], dtype: ir.DataType, add: ir.Node
-) -> ir.Value:
-    shape = dims(value)
-    assert shape is not None
-    full = [
-        int(d) if isinstance(x, Listed) and isinstance(d, int) else n
-        for x, d, n in zip(axes, shape, table.shape, strict=True)
-    ]
-    static = [i for i, x in enumerate(axes) if isinstance(x, Listed)]
-    if np.prod(full) <= 2 * table.size + sum(full[i] for i in static):
-        for i in static:
-            table = table.take(axes[i].classes(full[i]), axis=i)
-        static = []
-    listed = tuple(UNIFORM if isinstance(axis, Listed) and i not in static else axis for i, axis in enumerate(axes))
-    return spread(graph, value, graph.add_constant(f"{value.name}_table", table, dtype), listed, add)
-
-
-def spread(graph: Graph, value: ir.Value, table: ir.Value, axes: tuple[Axis, ...], before: ir.Node) -> ir.Value:
-    """A table over classes, gathered to the positions of `value`; the innermost axis first, while it is small."""
-    shape, full = list(dims(table) or ()), dims(value) or ()
-    for i in reversed(range(len(axes))):
-        axis = axes[i]
-        if isinstance(axis, Uniform):
-            continue
-        shape[i] = full[i]
-        index = (
-            graph.add_constant(f"{value.name}_classes", axis.index, ir.DataType.INT64)
-            if isinstance(axis, Listed)
-            else _near_index(graph, value, i, axis, before)
-        )
-        table = graph.add_node(
-            "Gather", [table, index], before, stem="map", shape=shape, dtype=table.dtype, attributes={"axis": i}
-        )
-    return table
-
-
-def _near_index(graph: Graph, value: ir.Value, axis: int, near: Near, add: ir.Node) -> ir.Value:
-    """min(p, left) * (right + 1) + min(n - 1 - p, right) for p = 0 .. n - 1, n the length of `axis` at run time."""
-
-    def number(x: int) -> ir.Value:
-        return graph.add_constant("number", np.asarray(x, dtype=np.int64), ir.DataType.INT64)
-
-    def make(op: str, *inputs: ir.Value, **attributes: int) -> ir.Value:
-        return graph.add_node(op, inputs, add, stem="position", dtype=ir.DataType.INT64, attributes=dict(attributes))
-
-    def at_most(x: ir.Value, limit: int) -> ir.Value:
-        if graph.opset >= 12:  # Min of integers
-            return make("Min", x, number(limit))
-        real = graph.add_node("Cast", [x], add, stem="position", attributes={"to": int(ir.DataType.FLOAT)})
-        bound = graph.add_constant("number", np.asarray(limit), ir.DataType.FLOAT)
-        low = graph.add_node("Min", [real, bound], add, stem="position")
-        return make("Cast", low, to=int(ir.DataType.INT64))
-
-    length = make("Gather", make("Shape", value), number(axis), axis=0)
-    p = make("Range", number(0), length, number(1))
-    from_left = make("Mul", at_most(p, near.left), number(near.right + 1))
-    reverse = make("Sub", make("Sub", length, number(1)), p)
-    return make("Add", from_left, at_most(reverse, near.right))

@@ -21,7 +21,8 @@ from redy.simplify.analysis import Analysis
 from redy.simplify.facts import Facts, Mask
 from redy.simplify.flows.convolution import Convolution
 from redy.simplify.graph import Dim, Graph, dims, get_ints, get_string
-from redy.simplify.propagate_constants import expressible, spread
+from redy.simplify.maps import spread
+from redy.simplify.propagate_constants import expressible
 from redy.simplify.select_channels import insert_selector
 
 _SMALLEST_SHARE = 0.1

@@ -297,9 +297,57 @@ class SliceOfDynamic(Flow):
             a.demand(node.inputs[0], need)
 
 
+class Lookup(Flow):
+    """Entries of a table or tensor along `axis`, whichever they are: labels pass along the other axes.
+
+    A stored table has labels along axis 1, the channels of the map that is made of it.
+    """
+
+    def __init__(self, axis: int, *, stored: bool) -> None:
+        self.axis, self.stored = axis, stored
+
+    def layout(self, node: ir.Node, a: Analysis) -> None:
+        x, y = data(node), node.outputs[0]
+        count = (dims(x) or ())[1] if self.stored else 1
+        if self.stored and isinstance(count, int) and count > 1:
+            a.fresh(y, 1, count)
+        elif self.stored or a.atoms[x].shape[self.axis] > 1:
+            a.pin(x)
+            a.opaque(y)
+        else:
+            a.atoms[y] = a.atoms[x]
+        for value in node.inputs[1:]:
+            a.pin(value)
+
+    def backward(self, node: ir.Node, a: Analysis) -> None:
+        y = node.outputs[0]
+        need = a.needs[y] & ~a.absorbed(y)
+        for value in node.inputs[1:]:
+            a.demand_all(value)
+        if not self.stored and need.any():
+            a.demand(data(node), need, strict=True)
+
+    def take(self, node: ir.Node, t: Take) -> None:
+        live = t.live(node.outputs[0], 1)
+        if self.stored and live.size > 1:
+            t.slice_constant(node, 0, [(1, live)])
+
+
+def lookup(node: ir.Node, graph: Graph, axis: int) -> Flow | None:
+    """The rule of a node that spreads a table of channels (axis 1), None where it is another."""
+    shape, index = dims(node.inputs[0]), dims(node.inputs[1])
+    rank = 0 if shape is None else len(shape)
+    if rank < 3 or axis == 1 or index is None or len(dims(node.outputs[0]) or ()) != rank:
+        return None
+    return Lookup(axis, stored=graph.is_constant(node.inputs[0]))
+
+
 def _gather(node: ir.Node, graph: Graph) -> Flow | str:
     shape = dims(node.inputs[0]) or ()
     indices = graph.constant(node.inputs[1])
+    axis = get_int(node, "axis", 0) % max(len(shape), 1)
+    if len(dims(node.inputs[1]) or ()) == 1 and (indices is None or graph.is_constant(node.inputs[0])):
+        return lookup(node, graph, axis) or "its indices are not a constant list"
     if graph.is_constant(node.inputs[0]) or indices is None or indices.ndim > 1:
         return "its indices are not a constant list"
     axis = get_int(node, "axis", 0) % max(len(shape), 1)

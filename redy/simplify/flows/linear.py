@@ -9,6 +9,7 @@ from redy.simplify.analysis import Analysis
 from redy.simplify.facts import Facts, Mask, Table
 from redy.simplify.flow import Flow
 from redy.simplify.flows.contraction import computed_product
+from redy.simplify.flows.joining import lookup
 from redy.simplify.graph import Graph, dims, get_float, get_int, input_of
 from redy.simplify.propagate_constants import MapTable
 from redy.simplify.take import Take
@@ -154,6 +155,8 @@ def _matmul(node: ir.Node, graph: Graph) -> Flow | str:
     if len(constant) == 2:
         return "its operands are both constant"
     weight, x = node.inputs[constant[0]], node.inputs[1 - constant[0]]
+    if constant == [0] and len(dims(weight) or ()) > 2 and len(dims(x) or ()) == 2:
+        return lookup(node, graph, len(dims(weight) or ()) - 1) or "its weights are not a matrix"
     if len(dims(weight) or ()) != 2 or len(dims(x) or ()) < 2:
         return "its weights are not a matrix"
     return Linear(node, graph, constant[0])
