@@ -145,12 +145,12 @@ def _invalid(original: onnx.ModelProto, result: onnx.ModelProto) -> str | None:
         onnx.checker.check_model(result)
         onnx.shape_inference.infer_shapes(result, check_type=True, strict_mode=False)
     except Exception as error:  # noqa: BLE001 - onnxruntime and onnx raise kinds of their own
-        return f"the result is not a valid model ({_line(error)})" if _valid(original) else None
+        return f"the result is not a valid model ({_line(error)})" if valid(original) else None
     return None
 
 
-def _valid(model: onnx.ModelProto) -> bool:
-    """What was not valid before cannot be expected to be so afterwards."""
+def valid(model: onnx.ModelProto) -> bool:
+    """Whether onnx accepts the model; what was not valid before cannot be expected to be so afterwards."""
     try:
         onnx.checker.check_model(model)
     except Exception:  # noqa: BLE001 - onnx raises kinds of its own

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import ShapeInferencePass
+
+if TYPE_CHECKING:
+    from redy.simplify.quantised import Quantiser
 
 Array = NDArray[np.generic]
 Dim = int | str | None
@@ -35,6 +39,7 @@ class Graph:
         self.zero: ir.Value | None = None  # see maps
         self.indices: dict[bytes, ir.Value] = {}
         self.mapped: set[str] = set()
+        self.quantisers: dict[str, Quantiser] = {}  # by the name of the value that was dequantised
         self.opset = next((v for d, v in self.graph.opset_imports.items() if d in STANDARD_DOMAINS), 0)
         self._names = {value.name for value in self._values()}
         self._names |= {node.name for node in self.graph}

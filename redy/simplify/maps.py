@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from redy.simplify.axes import UNIFORM, Axis, Listed, Near, Uniform
 from redy.simplify.facts import Mask, Table
-from redy.simplify.graph import Graph, dims
+from redy.simplify.graph import Dim, Graph, dims
 from redy.simplify.propagate_constants import MapTable
 
 _MULTIPLIED = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
@@ -67,12 +67,7 @@ def spread(graph: Graph, value: ir.Value, table: ir.Value, axes: tuple[Axis, ...
         else:
             index = _near_index(graph, value, i, axis, before)
         if i == len(axes) - 1 and i > 0 and table.dtype in _MULTIPLIED:
-            assert table.dtype is not None
-            ones = graph.add_constant("ones", np.eye(axis.count), table.dtype)
-            columns = graph.add_node(
-                "Gather", [ones, index], before, stem="columns", shape=[axis.count, full[i]], dtype=table.dtype,
-                attributes={"axis": 1},
-            )  # fmt: skip
+            columns = _columns(graph, index, axis.count, full[i], table.dtype, before)
             table = graph.add_node("MatMul", [table, columns], before, stem="map", shape=shape, dtype=table.dtype)
         else:
             table = graph.add_node(
@@ -80,6 +75,30 @@ def spread(graph: Graph, value: ir.Value, table: ir.Value, axes: tuple[Axis, ...
             )
         graph.mapped.add(table.name or "")
     return table
+
+
+def _columns(
+    graph: Graph, index: ir.Value, classes: int, length: Dim, dtype: ir.DataType | None, before: ir.Node
+) -> ir.Value:
+    """(classes, positions): 1 where the position has the class; shared by maps of the same index."""
+    assert dtype is not None
+    key = f"{index.name} as {dtype}".encode()
+    shared = index in graph.indices.values()
+    if shared and _there(graph.indices.get(key)):
+        return graph.indices[key]
+    numbers = graph.add_constant("classes", np.arange(classes)[:, None], ir.DataType.INT64)
+    shape = [classes, length]
+    hit = graph.add_node(
+        "Equal", [numbers, index], None if shared else before, stem="hit", shape=shape, dtype=ir.DataType.BOOL,
+        after=index.producer() if shared else None,
+    )  # fmt: skip
+    ones = graph.add_node(
+        "Cast", [hit], None if shared else before, after=hit.producer() if shared else None, stem="columns",
+        shape=shape, dtype=dtype, attributes={"to": int(dtype)},
+    )  # fmt: skip
+    if shared:
+        graph.indices[key] = ones
+    return ones
 
 
 def _listed_index(graph: Graph, value: ir.Value, axis: Listed, *, guarded: bool) -> ir.Value:

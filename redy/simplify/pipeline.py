@@ -17,7 +17,7 @@ import onnx_ir as ir
 from redy.errors import CheckFailed, InputError
 from redy.simplify.analysis import Analysis
 from redy.simplify.axes import UNIFORM
-from redy.simplify.check import compare
+from redy.simplify.check import compare, valid
 from redy.simplify.choice import Choice, quickest
 from redy.simplify.cost import Cost, count, parameters
 from redy.simplify.drop_channels import drop_channels
@@ -31,6 +31,7 @@ from redy.simplify.graph import Graph, dims
 from redy.simplify.merge_padding import merge_padding
 from redy.simplify.merge_reshapes import merge_reshapes
 from redy.simplify.prepare import inlined, overridable, prepare, share
+from redy.simplify.quantised import requantise
 from redy.simplify.reasons import scattered, stayed
 from redy.simplify.report import LayerChange, Left, Report, Simplified
 from redy.simplify.residual import expand_residuals
@@ -113,6 +114,10 @@ def rewritten(
     """One form of the model, not compared with it."""
     try:
         return _rewrite(model, findings or {}, limit, choice)[0]
+    except InputError as error:
+        if not valid(model):
+            raise
+        return _left_alone(model, str(error))
     except (AssertionError, ValueError, IndexError, KeyError, TypeError, NotImplementedError) as error:
         return _untouched(model, error)
 
@@ -138,7 +143,7 @@ def _left_alone(model: onnx.ModelProto, reason: str) -> Simplified:
         graph = Graph(ir.from_proto(model))
         layers = [LayerChange(name, op, n, n) for name, op, n in _layers(graph).values()]
         cost = count(graph)
-    except (AssertionError, ValueError, IndexError, KeyError, TypeError, InputError):
+    except Exception:  # noqa: BLE001 - nothing is known of a model that cannot be represented
         layers, cost = [], Cost(0, 0)
     return Simplified(model, Report(layers, cost, cost, 0, {}, refused=[reason]))
 
@@ -170,6 +175,7 @@ def _rewrite(
     left = Left(stayed(Analysis(graph, _flow_of, _facts(graph, findings)), names), scattered(graph, names))
     if not changed:
         return Simplified(model, Report(layers, before, before, 0, {}, refused=refused, left=left)), steps
+    requantise(graph)
     share(graph)
     graph.remove_unread_initializers(unread)
     after = count(graph)

@@ -17,7 +17,8 @@ from onnx_ir.passes.common import InlinePass, RemoveInitializersFromInputsPass
 from redy.formats.reading.graph import Refused
 from redy.formats.reading.reference import run_node
 from redy.simplify.follow_shapes import follow_shapes
-from redy.simplify.graph import STANDARD_DOMAINS, Array, Graph, get_int, has_subgraph, infer_shapes, is_standard
+from redy.simplify.graph import STANDARD_DOMAINS, Array, Graph, has_subgraph, infer_shapes, is_standard
+from redy.simplify.quantised import quantiser_of
 
 Allow = Callable[[str, str], bool]
 
@@ -99,8 +100,12 @@ def _fold(graph: Graph, node: ir.Node, allow: Allow) -> bool:
         return False
     if node.outputs[0].is_graph_output() or not allow("fold_initializers", node.name or ""):
         return False
-    dtype = ir.tensor(result).dtype
-    graph.replace(node.outputs[0], graph.add_constant(f"{node.outputs[0].name}_stored", result, dtype))
+    stored = graph.add_constant(f"{node.outputs[0].name}_stored", result, ir.tensor(result).dtype)
+    if node.op_type == "DequantizeLinear" and node.inputs[0] is not None:
+        known = quantiser_of(node, given, node.inputs[0].dtype)
+        if known is not None:
+            graph.quantisers[stored.name or ""] = known
+    graph.replace(node.outputs[0], stored)
     return True
 
 
@@ -114,7 +119,7 @@ def _result(graph: Graph, node: ir.Node, given: list[Array | None]) -> Array | N
     if node.op_type == "Identity" and first is not None:
         return first
     if node.op_type == "DequantizeLinear":
-        return _dequantized(node, given)
+        return _dequantised(node, given)
     opsets = {"" if domain in STANDARD_DOMAINS else domain: v for domain, v in graph.graph.opset_imports.items()}
     try:
         result = np.asarray(run_node(ir.to_proto(node), given, opsets)[0])
@@ -123,18 +128,10 @@ def _result(graph: Graph, node: ir.Node, given: list[Array | None]) -> Array | N
     return result if result.dtype.kind in "fiub" else None
 
 
-def _dequantized(node: ir.Node, given: list[Array | None]) -> Array | None:
-    """(q - zero point) * scale, per tensor or along an axis; the reference implementation lacks older opsets."""
-    q, scale = given[0], given[1]
-    zero = given[2] if len(given) > 2 else None
-    if q is None or scale is None or scale.ndim > 1 or get_int(node, "block_size", 0):
-        return None
-    view = (
-        [-1 if i == get_int(node, "axis", 1) % max(q.ndim, 1) else 1 for i in range(q.ndim)] if scale.size > 1 else []
-    )
-    shift = np.zeros(1, dtype=np.int32) if zero is None else zero.astype(np.int32)
-    wide = q.astype(np.int32) - shift.reshape(view if shift.size > 1 else [])
-    return np.multiply(wide.astype(scale.dtype), scale.reshape(view), dtype=scale.dtype)
+def _dequantised(node: ir.Node, given: list[Array | None]) -> Array | None:
+    """(q - zero point) * scale; the reference implementation lacks older opsets."""
+    known = quantiser_of(node, given, None if node.inputs[0] is None else node.inputs[0].dtype)
+    return None if known is None or given[0] is None else known.dequantised(given[0])
 
 
 def _cut_apart(graph: Graph) -> None:

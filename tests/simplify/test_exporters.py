@@ -43,13 +43,11 @@ def test_the_standard_domain_in_any_spelling(domain):
     assert channels(simplify(made).model) == [5, 4]
 
 
-@pytest.mark.parametrize("spelling", ["Mul", "Identity", "Transpose", "Reshape", "DequantizeLinear", "Cast"])
+@pytest.mark.parametrize("spelling", ["Mul", "Identity", "Transpose", "Reshape", "Cast"])
 def test_nodes_that_compute_a_weight_are_evaluated(spelling):
     rng = np.random.default_rng(1)
     made = plain(rng)
-    # Numbers of one byte must lose three quarters before four bytes each take less room.
-    dead = list(range(7)) if spelling == "DequantizeLinear" else DEAD
-    weights = first_layer(rng, dead)
+    weights = first_layer(rng)
     stored = {t.name: t for t in made.graph.initializer}["w"]
     extra = []
     if spelling == "Mul":
@@ -63,16 +61,13 @@ def test_nodes_that_compute_a_weight_are_evaluated(spelling):
     else:
         source = weights
     array = np.asarray(source, dtype=np.float64 if spelling == "Cast" else np.float32)
-    if spelling == "DequantizeLinear":
-        array = np.clip(np.round(source * 20), -127, 127).astype(np.int8)
-        extra = [numpy_helper.from_array(np.array(0.05, dtype=np.float32), "scale")]
     stored.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), "stored"))
     made.graph.initializer.extend(extra)
     attributes = {"Transpose": {"perm": [1, 0, 2, 3]}, "Cast": {"to": TensorProto.FLOAT}}.get(spelling, {})
     made.graph.node.insert(0, node(spelling, " ".join(["stored", *(t.name for t in extra)]), "w", **attributes))
     onnx.checker.check_model(made, full_check=True)
     result = simplify(made)
-    assert channels(result.model) == [8 - len(dead), 4]
+    assert channels(result.model) == [5, 4]
     assert result.report.deviation is not None
     assert not result.report.deviation.failed
 
@@ -399,3 +394,40 @@ def test_hidden_units_with_a_given_state_stay(op):
     result = simplify(made).model
     stored = {t.name: tuple(t.dims) for t in result.graph.initializer}
     assert stored[result.graph.node[0].input[2]][2] == 6
+
+
+@pytest.mark.parametrize("axis", [None, 0])
+@pytest.mark.parametrize("zero", [False, True])
+@pytest.mark.parametrize("activations", [False, True])
+def test_quantised_weights_stay_quantised(axis, zero, activations):
+    rng = np.random.default_rng(16)
+    made = plain(rng)
+    q = rng.integers(-127, 128, (8, 3, 3, 3)).astype(np.int8)
+    shift = np.full((8,) if axis == 0 else (), 3 if zero else 0, dtype=np.int8)
+    q[DEAD] = shift.ravel()[0]
+    scale = (rng.uniform(0.01, 0.03, 8) if axis == 0 else np.array(0.02)).astype(np.float32)
+    stored = {t.name: t for t in made.graph.initializer}["w"]
+    stored.CopyFrom(numpy_helper.from_array(q, "q"))
+    made.graph.initializer.append(numpy_helper.from_array(scale, "scale"))
+    names = "q scale"
+    if zero:
+        made.graph.initializer.append(numpy_helper.from_array(shift, "zero"))
+        names += " zero"
+    made.graph.node.insert(0, node("DequantizeLinear", names, "w", **({} if axis is None else {"axis": axis})))
+    if activations:
+        made.graph.initializer.append(numpy_helper.from_array(np.array(0.05, dtype=np.float32), "step"))
+        made.graph.initializer.append(numpy_helper.from_array(np.array(7, dtype=np.uint8), "middle"))
+        made.graph.node[3].input[0] = "rd"
+        made.graph.node.insert(3, node("DequantizeLinear", "rq step middle", "rd"))
+        made.graph.node.insert(3, node("QuantizeLinear", "r step middle", "rq"))
+    onnx.checker.check_model(made, full_check=True)
+    result = simplify(made)
+    assert result.report.deviation is not None
+    assert not result.report.deviation.failed
+    held = {t.name: numpy_helper.to_array(t) for t in result.model.graph.initializer}
+    first = next(n for n in result.model.graph.node if n.op_type == "DequantizeLinear")
+    live = np.delete(np.arange(8), DEAD)
+    np.testing.assert_array_equal(held[first.input[0]], q[live])
+    assert held[first.input[0]].dtype == np.int8
+    np.testing.assert_array_equal(held[first.input[1]], scale[live] if axis == 0 else scale)
+    assert len(result.model.graph.node) == len(made.graph.node)

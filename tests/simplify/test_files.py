@@ -59,3 +59,19 @@ def test_types_without_a_kernel_are_simplified_all_the_same() -> None:
     assert {t.data_type for t in result.model.graph.initializer} == {onnx.TensorProto.BFLOAT16}
     assert list(result.model.graph.initializer[0].dims) == [8, 12]
     assert "not compared" in result.report.deviation.text
+
+
+def test_a_valid_model_that_cannot_be_represented_is_left_alone() -> None:
+    """An output that is a sequence of maps, as classifiers of scikit-learn have it."""
+    label = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [None, 2])
+    kind = helper.make_sequence_type_proto(
+        helper.make_map_type_proto(onnx.TensorProto.INT64, helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, None))
+    )
+    out = helper.make_value_info("y", kind)
+    zipped = helper.make_node("ZipMap", ["x"], ["y"], domain="ai.onnx.ml", classlabels_int64s=[0, 1])
+    graph = helper.make_graph([zipped], "g", [label], [out])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)])
+    onnx.checker.check_model(made)
+    found = simplify(made)
+    assert found.model is made
+    assert found.report.refused

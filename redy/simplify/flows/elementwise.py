@@ -199,6 +199,39 @@ class Copy(Elementwise):
         return
 
 
+class Quantise(Elementwise):
+    """QuantizeLinear and DequantizeLinear with one stored scale, in the runtime's own float32 arithmetic."""
+
+    def apply(self, node: ir.Node, graph: Graph, operands: list[Facts | None], tables: list[Table]) -> Table | None:  # noqa: ARG002 - one signature for all
+        x = tables[0].astype(np.float32)
+        scale, zero = (graph.numbers(input_of(node, i)) for i in (1, 2))
+        assert scale is not None
+        step, shift = np.float32(scale.ravel()[0]), 0.0 if zero is None else float(zero.ravel()[0])
+        if node.op_type == "DequantizeLinear":
+            return np.asarray((x - np.float32(shift)) * step).astype(np.float64)
+        kind = node.outputs[0].dtype
+        if kind is None:
+            return None
+        bounds = np.iinfo(kind.numpy())
+        return np.asarray(np.clip(np.rint(x / step).astype(np.float64) + shift, bounds.min, bounds.max))
+
+
+def _quantise(node: ir.Node, graph: Graph) -> Flow | str:
+    scale, zero = input_of(node, 1), input_of(node, 2)
+    numbers = graph.constant(scale)
+    known = graph.constant(zero)
+    if numbers is None or numbers.size != 1 or numbers.dtype != np.float32 or (zero is not None and known is None):
+        return "its scale is not one stored float32"
+    small = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16)
+    whole = node.outputs[0].dtype if node.op_type == "QuantizeLinear" else data_type(node)
+    return Quantise() if whole in small else "its type is not one of small whole numbers"
+
+
+def data_type(node: ir.Node) -> ir.DataType | None:
+    """The type of the first input."""
+    return None if node.inputs[0] is None else node.inputs[0].dtype
+
+
 class BatchNorm(Elementwise):
     """y = (x - mean) / sqrt(var + eps) * scale + shift per channel (axis 1), at inference."""
 
@@ -316,6 +349,7 @@ def _batchnorm(node: ir.Node, graph: Graph) -> Flow | str:
 RULES: dict[str, Callable[[ir.Node, Graph], Flow | str]] = {
     **dict.fromkeys((_UNARY + _OF_SEVERAL).split(), _elementwise),
     "Dropout": _dropout,
+    **dict.fromkeys(["QuantizeLinear", "DequantizeLinear"], _quantise),
     "BatchNormalization": _batchnorm,
 }
 __all__ = ["RULES", "AtomArray", "BatchNorm", "Elementwise", "batchnorm_line", "evaluate"]
