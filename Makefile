@@ -6,16 +6,21 @@ JOBS ?= auto
 
 .PHONY: demo test test-all lint format bench models acas docs clean
 
-.venv/installed: pyproject.toml redy/version.py
+# The package alone, which is all that the demo needs; everything else wants the tools of `.[test]` as well.
+.venv/package: pyproject.toml redy/version.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: redy needs Python 3.11 or newer; try make PYTHON=python3.11")'
 	@# Where Python comes without ensurepip (Debian's python3 does), the pip that is there fills the environment.
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv >/dev/null || \
 	  { $(PYTHON) -m venv --clear --without-pip .venv && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/installed: .venv/package
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
 # The report of a real reduction: the controller that the project ships, on a part of its domain.
-demo: .venv/installed
+demo: .venv/package
 	@mkdir -p build
 	$(BIN)/redy reduce models/avoidance.onnx --bounds models/avoidance_close.box.json -o build/avoidance_close.onnx \
 	  --html build/avoidance_close.html
