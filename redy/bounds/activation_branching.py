@@ -32,6 +32,8 @@ WORK = 500_000_000_000
 """Multiply-adds in float32 by default: up to some thirty seconds."""
 STEPS, PART_STEPS = 20, 8
 """Gradient steps for a whole box, and for a part of it."""
+POINTS = 64
+"""Points evaluated between two looks at the clock."""
 ROWS = 1 << 18
 """Numbers in one array of rows of the search (1 MiB), so that it stays in the cache."""
 PROOF = 1 << 20
@@ -91,7 +93,9 @@ class _Search:
 
     def __post_init__(self) -> None:
         self.shown = Shown(self.network)
-        self.shown.see(self.points)
+        for begin in range(0, len(self.points), POINTS):
+            if not begin or self.limits.remaining() > 0:
+                self.shown.see(self.points[begin : begin + POINTS])
         self.layers: list[Layer] = layers_of(self.network) if self._all_open() else []
         self._macs = sum(weight.size for layer in self.layers for weight in layer.weights.values())
         self._dense = self._macs <= DENSE * self.network.macs

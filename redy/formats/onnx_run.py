@@ -18,6 +18,8 @@ from redy.formats.files import is_compressed, load_model, read_bytes
 from redy.formats.reading.head import has_head, split_head
 from redy.model import Array
 
+BATCH = 256
+"""Samples run at once: onnxruntime holds the inner values of all of them."""
 _FATAL_ONLY = 4
 
 
@@ -118,8 +120,11 @@ class Session:
     def run_all(self, x: Array) -> list[np.ndarray]:
         """Every output for inputs x (n, *input shape), each (n, *output shape) in the model's own type.
 
-        A model with several inputs takes them flattened, one after the other.
+        A model with several inputs takes them flattened, one after the other. At most `BATCH` samples run at once.
         """
+        if len(x) > BATCH:
+            parts = [self.run_all(x[begin : begin + BATCH]) for begin in range(0, len(x), BATCH)]
+            return [np.concatenate(column) for column in zip(*parts, strict=True)]
         feeds = self._feeds(x)
         if not self.by_sample:
             return [np.asarray(found) for found in self._session.run(None, feeds)]

@@ -188,7 +188,7 @@ class Network:
         return sum(term.operator.macs for node in self.nodes if isinstance(node, Affine) for term in node.terms)
 
     def trace(self, x: Array, keep: Iterable[str] | None = None) -> dict[str, Array]:
-        """Every value (or those in `keep`) for inputs x (n, *input shape), in float64.
+        """Every value (or those in `keep`, which takes less memory) for inputs x (n, *input shape), in float64.
 
         Raises:
             ValueError: x does not have the input's shape.
@@ -196,13 +196,18 @@ class Network:
         x = np.asarray(x, dtype=np.float64)
         if x.shape[1:] != self.input.shape:
             raise ValueError(f"inputs have shape {x.shape[1:]}, the network takes {self.input.shape}")
-        wanted = None if keep is None else set(keep)
+        keep = None if keep is None else set(keep)
+        wanted = None if keep is None else keep | {self.input.name}
         values: dict[str, Array] = {self.input.name: x}
+        last = {source: node.name for node in self.nodes for source in node.sources}
         # Infinities and NaNs are values like others, as in the file.
         with np.errstate(over="ignore", invalid="ignore"):
             for node in self.nodes:
                 values[node.name] = node.evaluate(values)
-        return values if wanted is None else {name: values[name] for name in wanted}
+                for source in () if wanted is None else set(node.sources) - wanted:
+                    if last[source] == node.name:
+                        del values[source]
+        return values if keep is None else {name: values[name] for name in keep}
 
     def evaluate(self, x: Array) -> Array:
         """The first output for inputs x (n, *input shape), in float64, as (n, *output shape)."""

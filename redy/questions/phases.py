@@ -214,6 +214,9 @@ class _Search:
         factor = 1.0 if self.settings.budget is None else self.settings.budget / BRANCHING_WORK
         time_left = Limits.within(self.settings.remaining()).share(SPLIT_SHARE)
         limits = Limits(int(factor * activation_branching.WORK), time_left.deadline)
+        if limits.expired():
+            self.notes.append("no time was left for splits of ReLUs")
+            return
         begin = time.perf_counter()
         found = activation_branching.branch(self.network, box, self.bounds, points, limits)
         self.bounds = found.bounds
