@@ -38,7 +38,7 @@ from redy.model import (
     identity,
 )
 from redy.rewrite.columns import Mask, reached, removable, without
-from redy.rewrite.dense import flat_function, lines_of, rebuilt
+from redy.rewrite.dense import flat_function, lines_of, rebuilt, unused
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +87,7 @@ class _Walk:
 
     def through(self, node: Node) -> Node:
         """The node with constants moved into it, as an affine one where that makes it affine."""
-        current: Node = self._scaling(node) if isinstance(node, Product | Foreign) else node
+        current = self._scaling(node) if isinstance(node, Product | Foreign) else node
         if isinstance(current, Affine):
             current, self.known[node.name] = self._affine(current)
             return current
@@ -138,8 +138,8 @@ class _Walk:
         if isinstance(node, Product):
             return Constants.of(known[0].fixed & known[1].fixed, node.evaluate(values))
         size = math.prod(node.shape)
-        foreign = isinstance(node, Foreign) and ":" not in node.operator
-        if foreign and node.sources and all(k.fixed.all() for k in known):
+        assert isinstance(node, Foreign)
+        if ":" not in node.operator and node.sources and all(k.fixed.all() for k in known):
             return Constants.of(np.ones(size, dtype=bool), node.evaluate(values).astype(np.float64))
         return Constants(np.zeros(size, dtype=bool), np.zeros(size))
 
@@ -186,14 +186,14 @@ def varying(network: Network, box: Box) -> Network:
     """
     source = network.input.name
     open_ = np.flatnonzero(box.lower.ravel() < box.upper.ravel())
-    name = f"{source}.varying"
-    if open_.size in {0, box.size} or name in network.shapes:
+    name = unused(f"{source}.varying", set(network.shapes))
+    if open_.size in {0, box.size}:
         return network
     place = np.full(box.size + 1, -1)
     place[open_] = np.arange(open_.size)
     nodes: list[Node] = []
     for node in network.nodes:
-        if isinstance(node, Affine) and source in node.sources:
+        if isinstance(node, Affine) and source in node.sources and not _selects(node, place):
             terms = (_on_varying(term, name, open_, place) if term.source == source else term for term in node.terms)
             nodes.append(Affine(node.name, tuple(terms), node.bias))
         else:
@@ -201,6 +201,12 @@ def varying(network: Network, box: Box) -> Network:
     if not any(name in node.sources for node in nodes):
         return network
     return rebuilt(network, [Affine(name, (Term(source, Gather(open_, box.shape)),), np.zeros(open_.size)), *nodes])
+
+
+def _selects(node: Affine, place: NDArray[np.int64]) -> bool:
+    """Whether the node is a selection of varying inputs itself."""
+    operators = [term.operator for term in node.terms]
+    return len(operators) == 1 and all(isinstance(o, Gather) and (place[o.index] >= 0).all() for o in operators)
 
 
 def _on_varying(term: Term, name: str, open_: NDArray[np.int64], place: NDArray[np.int64]) -> Term:

@@ -121,6 +121,16 @@ def shared_if_equal(function: PiecewiseLinear) -> PiecewiseLinear:
     return first if same else function
 
 
+def unused(name: str, taken: set[str]) -> str:
+    """A name close to `name` that is not taken; it is taken then."""
+    candidate, count = name, 1
+    while candidate in taken:
+        count += 1
+        candidate = f"{name}.{count}"
+    taken.add(candidate)
+    return candidate
+
+
 def rebuilt(network: Network, nodes: Sequence[Node]) -> Network:
     """The same network with other nodes."""
     return replace(network, nodes=tuple(nodes))

@@ -12,7 +12,7 @@ import numpy as np
 
 from redy.model import Activate, Affine, Array, Gather, Network, Node, Operator, Scale, Shape, Term, identity
 from redy.model.compose import redirected
-from redy.rewrite.dense import dense_affine, flat_function, is_vector, lines_of, rebuilt
+from redy.rewrite.dense import dense_affine, flat_function, is_vector, lines_of, rebuilt, unused
 
 
 def exposed_name(name: str) -> str:
@@ -25,6 +25,7 @@ def exposed(network: Network) -> Network:
     outputs = {port.name for port in network.outputs}
     nodes: list[Node] = []
     copies: dict[str, str] = {}
+    taken = set(network.shapes)
     for before in network.nodes:
         node = before if dense_affine(before) else redirected(before, copies)
         if not isinstance(node, Activate) or not _foldable(node, network):
@@ -34,7 +35,7 @@ def exposed(network: Network) -> Network:
             nodes.append(replace(node, name=inner))
             nodes.append(_copy(node.name, inner, node.shape))
         elif any(not dense_affine(reader) for reader in network.readers[node.name]):
-            copies[node.name] = f"{node.name}_read"
+            copies[node.name] = unused(f"{node.name}_read", taken)
             nodes.extend((node, _copy(copies[node.name], node.name, node.shape)))
         else:
             nodes.append(node)
@@ -118,8 +119,9 @@ def opaque(network: Network) -> Network:
             nodes.append(Affine(node.name, hidden, node.bias))
         else:
             nodes.append(node)
-    same = all(a is b for a, b in zip(nodes, network.nodes, strict=True))
-    return network if same else exposed(rebuilt(network, nodes))
+    return (
+        network if all(a is b for a, b in zip(nodes, network.nodes, strict=True)) else exposed(rebuilt(network, nodes))
+    )
 
 
 def _moves(node: Affine) -> bool:

@@ -96,6 +96,9 @@ def _cost(node: Affine) -> int:
 def _flattened(network: Network) -> Network:
     """Free values become vectors (n,), their matrices one per source."""
     free = free_values(network)
+    # An activation has the shape of its source, which stays where another reads that.
+    held = {node.name for node in network.activations if node.source not in free}
+    free = frozenset(name for name in free if name not in held)
     shapes: dict[str, Shape] = {
         name: (math.prod(shape),) if name in free else shape for name, shape in network.shapes.items()
     }

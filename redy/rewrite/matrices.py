@@ -17,7 +17,7 @@ import numpy as np
 from redy.model import Affine, Array, Dense, Gather, Network, Node, Operator, Scale, Term
 from redy.rewrite.columns import Mask
 from redy.rewrite.constants import Constants
-from redy.rewrite.dense import rebuilt
+from redy.rewrite.dense import rebuilt, unused
 
 LARGEST = 1 << 22
 """Numbers in one matrix, at most."""
@@ -34,13 +34,16 @@ def as_matrices(network: Network, known: dict[str, Constants], needed: dict[str,
         needed: which elements of every value some output depends on (flattened).
     """
     nodes: list[Node] = []
+    taken = set(network.shapes)
     for node in network.nodes:
-        found = _as_matrix(node, known, needed) if isinstance(node, Affine) else None
+        found = _as_matrix(node, known, needed, taken) if isinstance(node, Affine) else None
         nodes.extend((node,) if found is None else found)
     return rebuilt(network, nodes)
 
 
-def _as_matrix(node: Affine, known: dict[str, Constants], needed: dict[str, Mask]) -> tuple[Affine, Affine] | None:
+def _as_matrix(
+    node: Affine, known: dict[str, Constants], needed: dict[str, Mask], taken: set[str]
+) -> tuple[Affine, Affine] | None:
     operators = [term.operator for term in node.terms]
     if not operators or all(isinstance(operator, Dense | Gather | Scale) for operator in operators):
         return None
@@ -64,7 +67,7 @@ def _as_matrix(node: Affine, known: dict[str, Constants], needed: dict[str, Mask
     # What does not move is computed here, where nothing is left to compute it.
     still = np.flatnonzero(~moving)
     bias.reshape(-1)[still] = known[node.name].values[still]
-    inner = Affine(f"{node.name}.moving", tuple(terms), bias.ravel()[rows])
+    inner = Affine(unused(f"{node.name}.moving", taken), tuple(terms), bias.ravel()[rows])
     place = np.full(node.bias.size, -1)
     place[rows] = np.arange(rows.size)
     outer = np.where(place.reshape(node.shape) >= 0, 0.0, bias)

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from redy.model import Affine, Dense, Gather, Network, Node, Term
-from redy.rewrite.dense import rebuilt
+from redy.rewrite.dense import rebuilt, unused
 
 INDEX = 2
 """What storing one place of a selection costs, in weights: eight bytes against four."""
@@ -31,7 +31,7 @@ def narrow(network: Network) -> Network:
             operator = term.operator
             name = made.get((term.source, columns.tobytes()))
             if name is None:
-                name = _unused(f"{term.source}.needed", taken)
+                name = unused(f"{term.source}.needed", taken)
                 made[term.source, columns.tobytes()] = name
                 chosen = Term(term.source, Gather(columns, operator.in_shape))
                 nodes.append(Affine(name, (chosen,), np.zeros(columns.size)))
@@ -51,12 +51,3 @@ def _columns(term: Term) -> np.ndarray | None:
     if not columns.size or (size - columns.size) * weight.shape[0] <= INDEX * columns.size:
         return None
     return columns
-
-
-def _unused(name: str, taken: set[str]) -> str:
-    candidate, count = name, 1
-    while candidate in taken:
-        count += 1
-        candidate = f"{name}.{count}"
-    taken.add(candidate)
-    return candidate

@@ -31,6 +31,7 @@ def on_box(network: Network, facts: Facts, *, straight: bool) -> tuple[Network, 
         current, kept = drop_dead(varying(current, facts.box))
         origin = followed(origin, kept)
         current = fuse(current) if straight else current
+        origin = {name: index for name, index in origin.items() if name in current.shapes}
         before, size = size, (current.parameters, current.macs, len(current.nodes))
         if size == before:
             break
