@@ -13,7 +13,7 @@ import numpy as np
 from redy.certify import tree
 from redy.certify.space import Array, Flags
 
-FOLD, PLAIN = 8, 600
+FOLD, PLAIN = 8, 2000
 """At which depths of large trees networks are condensed again; which trees are large, in nodes."""
 
 

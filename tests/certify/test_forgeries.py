@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from redy.certificates import Draft, Effort, draft
+from redy.certificates import Draft, Effort, draft, trees
 from redy.certificates.encoding import pack
 from redy.certify import Rejected, Unusable, check
 from redy.certify.claims import SameWinner, Within
@@ -255,3 +255,28 @@ def test_many_false_mutants_are_rejected(tmp_path):
 def test_a_bomb_does_not_unpack(tmp_path):
     case = Case(1, tmp_path)
     assert rejected(case.files, pack(case.header, b"\xff" * 2**27))
+
+
+@pytest.mark.parametrize("fold", [1, 2, 3])
+def test_networks_are_condensed_again_inside_trees(tmp_path, monkeypatch, fold):
+    """Trees that fold at every depth are accepted; under a false claim they are not, nor folded otherwise."""
+    monkeypatch.setattr(trees, "PLAIN", 1)
+    monkeypatch.setattr(trees, "FOLD", fold)
+    rng = np.random.default_rng(5)
+    weights = [rng.normal(size=shape) for shape in ((8, 2), (8, 8), (2, 8))]
+    first = weights, [rng.normal(size=len(w)) for w in weights]
+    second = changed(rng, first, 0.1)
+    files, low, high = (tmp_path / "a.onnx", tmp_path / "b.onnx"), np.full(2, -1.0), np.full(2, 1.0)
+    save(files[0], *first)
+    save(files[1], *second)
+    truth = apart(first, second, witness(first, second, low, high, rng))
+    error = Within(np.array([1.1 * float(truth)]))
+    made = draft(*files, (low, high), error, effort=Effort(5.0))
+    assert isinstance(made, Draft)
+    assert len(made.body) > 40
+    check(*files, made.sealed(files[1]))
+    lie = replace(
+        made.header, parts=(Part(low, high, Within(np.array([below(truth)]))),), reduced=Graph(files[1]).digest
+    )
+    for other in (1, 2, 3, 255):
+        assert rejected(files, pack(lie, made.body.replace(bytes([fold]), bytes([other]), 1)))
