@@ -42,7 +42,7 @@ class Budget:
         """Count what it costs to bound a question on so many sub-boxes; 0: to condense the networks again."""
         space = question.space
         if not boxes:
-            self.work -= 1000.0 * (len(space.blocks) + 1)
+            self.work -= 300.0 * (len(space.blocks) + 4)
             return
         rows = len(question.rows.e) + 2 * space.count
         self.work -= 300.0 * (len(space.blocks) + 1) + boxes * rows * len(space.reach) ** 2 / 8000.0
@@ -64,6 +64,7 @@ class Growing:
         self.asked: list[tuple[tree.Question, tree.Again]] = [(question, again)]
         self.values: list[Array] = []
         self.kids: dict[int, tuple[int, int, int]] = {}
+        self.ends: dict[int, tuple[Array, Array]] = {}
         self.smears: list[Array] = []
         self.order, self.questions = [0], 0
 
@@ -111,11 +112,16 @@ class Growing:
         for group in groups.values():
             question = self.asked[group[0]][0]
             low, high = tree.corners([self.cells[node] for node in group])
-            values, acc = question.bounded(low, high, self.budget.fits)
+            values, acc, ends = question.bounded(low, high, self.budget.fits)
             self.budget.spend(question, len(group))
             for k, node in enumerate(group):
                 self.values[node] = values[k]
+                if self._folds(node):
+                    self.ends[node] = ends[0][k], ends[1][k]
                 self.smears[node] = smear(question, acc[k], values[k], high[k] - low[k])
+
+    def _folds(self, node: int) -> bool:
+        return self.fold != tree.LEAF and self.depth[node] > 0 and self.depth[node] % self.fold == 0
 
     def _cut(self, node: int) -> list[int]:
         cell = self.cells[node]
@@ -124,8 +130,8 @@ class Growing:
         if not fit.any():
             return []
         (question, again), number = self.asked[node], self.order[node]
-        if self.fold != tree.LEAF and self.depth[node] and self.depth[node] % self.fold == 0:
-            question, again = again(cell)
+        if self._folds(node):
+            question, again = again(cell, *self.ends.pop(node))
             self.budget.spend(question, 0)
             self.questions += 1
             number = self.questions

@@ -26,8 +26,31 @@ from .tree import Again, Cell, Question
 
 ACTIVE, INACTIVE = 1, 2
 Codes = NDArray[np.uint8]
-Ranges = list[tuple[Array, Array]]
-"""Bounds of z, relu after relu."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a relu's z (m,); bounds of its d where it has partners; the variables, which of them have rows d."""
+
+    lower: Array
+    upper: Array
+    low: Array
+    high: Array
+    column: Ints
+    moving: Flags
+
+    def inside(self, lower: Array, upper: Array) -> Range:
+        """On a sub-box where the rows of all variables have these bounds."""
+        ends = [end.copy() for end in (self.lower, self.upper, self.low, self.high)]
+        for chosen, (low, high) in ((~self.moving, ends[:2]), (self.moving, ends[2:])):
+            at = np.flatnonzero((self.column >= 0) & chosen)
+            low[at] = np.maximum(low[at], lower[self.column[at]])
+            high[at] = np.minimum(high[at], upper[self.column[at]])
+        return Range(ends[0], ends[1], ends[2], ends[3], self.column, self.moving)
+
+
+Ranges = list[Range]
+"""Relu after relu."""
 Ask = Callable[[Codes], tuple[Question, Again]]
 """Claimed phases -> the question that proves those that bounds leave open."""
 
@@ -42,6 +65,12 @@ class Pairs:
     low: Array
     high: Array
     motion: Array
+
+    def ends(self) -> tuple[Array, Array]:
+        """Bounds of d of all units (m,), infinite where there is no partner."""
+        low, high = np.full(len(self.at), -np.inf), np.full(len(self.at), np.inf)
+        low[self.at], high[self.at] = self.low, self.high
+        return low, high
 
 
 _NO = Rows(np.zeros((0, 1)), np.zeros(0))
@@ -76,8 +105,8 @@ class Walker:
         share: a unit whose wrong side is this share of its range is z or 0 with an error; so is one that moves as
             little away from its partner the partner with an error.
         fits: how often slopes are fitted here.
-        inside: a sub-box, the number of a relu, what is known -> the space, rows z of that relu and ranges there.
-        known: bounds of the first relus on a box around this one; then no phase has to be claimed.
+        inside: a sub-box, the number of a relu, what is known there -> the space, rows z of that relu and ranges.
+        known: what is known of the first relus; of the first network nothing is bounded then, and no phase is claimed.
         until: the number of a relu at which the walk ends.
     """
 
@@ -130,7 +159,6 @@ class Walker:
             raise Met(z)
         lower, upper = self._ranges(z)
         pairs = self._pairs(number - len(self.layers) + 1, z, lower, upper)
-        self.ranges.append((lower, upper))
         reach = self.share * np.maximum(np.abs(lower), np.abs(upper))
         own = (lower >= 0) | ((upper > 0) & (-lower <= reach))
         zero = ~own & (upper <= np.where(upper > 0, reach, 0.0))
@@ -141,6 +169,7 @@ class Walker:
         columns[paired[moving]] = self.variables(
             pairs.d[moving], pairs.low[moving], pairs.high[moving], pairs.partner[np.flatnonzero(moving)]
         )
+        self.ranges.append(Range(lower, upper, *pairs.ends(), columns, near & ~small))
         T, e = np.zeros((len(lower), len(self.space.reach))), np.zeros(len(lower))
         T[own], e[own] = z[own].padded(T.shape[1]), z.e[own] + np.maximum(-lower[own], 0)
         e[zero] = np.maximum(upper[zero], 0)
@@ -162,7 +191,8 @@ class Walker:
         at, motion = chosen >= 0, np.full(len(lower), np.inf)
         partner = units[chosen[at]]
         d = self.space.minus(z[at], partner.z)
-        low, high = self.bounds(d)
+        known = self.known[len(self.ranges)] if len(self.ranges) < len(self.known) else None
+        low, high = self.bounds(d) if known is None else (known.low[at], known.high[at])
         around = summed(partner.lower, partner.upper, low, high)
         lower[at], upper[at] = np.fmax(lower[at], around[0]), np.fmin(upper[at], around[1])
         motion[at] = np.maximum(np.maximum(-low, high), 0.0)
@@ -170,10 +200,10 @@ class Walker:
 
     def _ranges(self, z: Rows) -> tuple[Array, Array]:
         """Bounds of z on the box: what is known, better where that leaves a sign open; else also what is claimed."""
-        number = len(self.ranges)
-        if number < len(self.known):
-            lower, upper = (end.copy() for end in self.known[number])
-            open_ = np.flatnonzero((lower < 0) & (upper > 0))
+        if len(self.ranges) < len(self.known):
+            known = self.known[len(self.ranges)]
+            lower, upper = known.lower.copy(), known.upper.copy()
+            open_ = np.flatnonzero((lower < 0) & (upper > 0) & (self.first is not None))
             low, high = self.bounds(z[open_], self.fits)
             lower[open_], upper[open_] = np.maximum(lower[open_], low), np.minimum(upper[open_], high)
             return lower, upper
@@ -191,7 +221,11 @@ class Walker:
             def on(space: Space, z: Rows, known: Ranges) -> tuple[Question, Again]:
                 rows = Rows(z.T[claimed] * sign, z.e[claimed])
                 question = Question(space, rows, np.zeros(len(claimed), bool), np.arange(len(claimed))[:, None])
-                return question, lambda cell: on(*self.inside(cell, number, known))
+
+                def again(cell: Cell, lower: Array, upper: Array) -> tuple[Question, Again]:
+                    return on(*self.inside(cell, number, [r.inside(lower, upper) for r in known]))
+
+                return question, again
 
             return on(self.space, z, list(self.ranges))
 

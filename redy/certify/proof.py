@@ -67,7 +67,11 @@ class Asking:
             if len(first.e) != len(second.e):
                 raise Rejected("the files differ in their number of outputs")
         question = asked(space, self.part.claim, len(first.e), stacked([first, second]))
-        return question, lambda cell: self.on(cell.low, cell.high, walker.ranges)
+
+        def again(cell: tree.Cell, lower: Array, upper: Array) -> tuple[tree.Question, tree.Again]:
+            return self.on(cell.low, cell.high, [r.inside(lower, upper) for r in walker.ranges])
+
+        return question, again
 
     def _walker(self, low: Array, high: Array, known: Ranges, until: int = -1) -> tuple[Space, Walker]:
         space = Space(low, high, self.caution)

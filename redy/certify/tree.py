@@ -42,16 +42,16 @@ class Question:
         filled = np.append(good, np.zeros((len(values), 1), bool), axis=1)
         return np.asarray(~filled[:, self.clauses].any(axis=2))
 
-    def bounded(self, low: Array, high: Array, fits: int) -> tuple[Array, Array]:
-        """Lower bounds (B, r) of the rows at sub-boxes, fitted where a clause is open; also coefficients."""
-        lines = backward.forward(self.space, low, high)[2]
+    def bounded(self, low: Array, high: Array, fits: int) -> tuple[Array, Array, tuple[Array, Array]]:
+        """Lower bounds (B, r) of the rows at sub-boxes, fitted where a clause is open; coefficients; `forward`."""
+        at, up, lines = backward.forward(self.space, low, high)
         values, acc = backward.lower(self.space, self.rows, lines, low, high)
         box, clause = np.nonzero(self.open(values))
         wanted = np.zeros((len(low), len(self.rows.e) + 1), bool)
         wanted[box[:, None], self.clauses[clause]] = True
         start = np.where(wanted[:, :-1], values, 0.0)
         raised = backward.fitted(self.space, self.rows, lines, (low, high), start, fits)
-        return np.where(wanted[:, :-1], raised, values), acc
+        return np.where(wanted[:, :-1], raised, values), acc, (at, up)
 
     @property
     def at_once(self) -> int:
@@ -94,8 +94,8 @@ def seconds(tree: bytes) -> list[int]:
     return found
 
 
-Again = Callable[[Cell], tuple[Question, "Again"]]
-"""The question anew on a sub-box, and what asks it anew inside that."""
+Again = Callable[[Cell, Array, Array], tuple[Question, "Again"]]
+"""A sub-box, bounds of the rows of all variables there -> the question anew, and what asks it anew inside that."""
 
 
 def check(question: Question, again: Again, fold: int, tree: bytes, fits: int) -> None:
@@ -109,13 +109,13 @@ def check(question: Question, again: Again, fold: int, tree: bytes, fits: int) -
     pending = [(question, again, Cell(0, question.space.low, question.space.high))]
     while pending:
         question, again, top = pending.pop()
-        leaves, stack = list[Cell](), [(top, 0)]
+        leaves, below, stack = list[Cell](), list[Cell](), [(top, 0)]
         while stack:
             cell, depth = stack.pop()
             if tree[cell.node] == LEAF:
                 leaves.append(cell)
             elif depth == fold != LEAF:
-                pending.append((*again(cell), cell))
+                below.append(cell)
             else:
                 parts = cell.cut(int(axes[tree[cell.node]]), second[cell.node])
                 stack.extend((part, depth + 1) for part in parts[::-1])
@@ -124,3 +124,7 @@ def check(question: Question, again: Again, fold: int, tree: bytes, fits: int) -
             bad = question.open(question.bounded(*corners(part), fits)[0]).any(axis=1)
             if bad.any():
                 raise Rejected(f"node {part[int(bad.argmax())].node} of a tree does not prove what is claimed")
+        for begin in range(0, len(below), question.at_once):
+            part = below[begin : begin + question.at_once]
+            lower, upper, _ = backward.forward(question.space, *corners(part))
+            pending += [(*again(cell, lower[k], upper[k]), cell) for k, cell in enumerate(part)]

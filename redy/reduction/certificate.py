@@ -29,7 +29,7 @@ SLACK, FLOOR = 1.25, 1e-12
 """A certified error is asked for at this multiple of the proved one, and not below this number."""
 MARGIN, LARGEST = 1000.0, 1e-2
 """A certified margin may be so many times the proved one; where outputs are kept, an error this share of them."""
-USUAL, ASKED = 0.8, 60.0
+USUAL, ASKED = 1.5, 60.0
 """Seconds that the search may take, in counted work: by default, and where the certificate was asked for."""
 WIDEST = 2**21
 """Units times columns of the condensed form; for larger networks certificates are made on demand only."""

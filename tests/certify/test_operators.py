@@ -1,4 +1,4 @@
-"""Every operator of the checker against onnxruntime: on a point box its rows are the outputs, on a box they bound them."""
+"""Every operator of the checker against onnxruntime: on a point its rows are the outputs, on a box they bound them."""
 
 import numpy as np
 import onnx
