@@ -122,7 +122,7 @@ def _node_range(node: Node, found: Mapping[str, Range]) -> Range:
         return _windows(node, lower).max(axis=-1), _windows(node, upper).max(axis=-1)
     if isinstance(node, Product):
         return _product_range(found[node.left], found[node.right])
-    return _refuse(node)
+    return _foreign_range(node)
 
 
 def _smooth_range(node: Elementwise, lower: Array, upper: Array) -> Range:
@@ -135,7 +135,14 @@ def _smooth_range(node: Elementwise, lower: Array, upper: Array) -> Range:
         return smooth_image(node, lower, upper)
 
 
-def _refuse(node: Foreign) -> Range:
+_WITHIN = {"Softmax": (0.0, 1.0), "Sin": (-1.0, 1.0), "Cos": (-1.0, 1.0)}
+"""Carried operators whose values lie in an interval, whatever they read."""
+
+
+def _foreign_range(node: Foreign) -> Range:
+    if node.operator in _WITHIN:
+        lower, upper = _WITHIN[node.operator]
+        return np.full(node.shape, lower), np.full(node.shape, upper)
     raise Unsupported(f"{node.name}: {node.operator} cannot be bounded; a proof needs its range")
 
 

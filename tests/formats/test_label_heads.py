@@ -9,11 +9,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import redy
+from redy.bounds.difference import difference_bounds
 from redy.cli.main import run
 from redy.formats.onnx_read import read_network
 from redy.formats.onnx_run import Session
 from redy.formats.onnx_write import to_model
 from redy.formats.reading.head import join_head, split_head
+from redy.model import Box
 
 CLASSES = 3
 
@@ -125,3 +127,37 @@ def test_published_classifiers_keep_their_labels(redy_data, name):
         for m in (model, to_model(network))
     )
     assert (first.run(None, {port: x})[0] == second.run(None, {port: x})[0]).all()
+
+
+def test_a_published_classifier_behind_softmax_is_reduced_and_verified(redy_data, tmp_path):
+    model, box = redy_data("cases/sklearn/digits_clf.onnx"), redy_data("cases/sklearn/digits.box.json")
+    small = tmp_path / "small.onnx"
+    asked = ["reduce", str(model), "--bounds", str(box), "-o", str(small), "--quiet", "--effort", "quick"]
+    assert run(asked) == 0
+    first, second = read_network(model), read_network(small)
+    assert second.units < first.units
+    assert run(["verify", str(model), str(small), "--quiet"]) == 0
+    x = redy.read_box(box, first.input).sample(500, np.random.default_rng(0))
+    assert np.abs(first.evaluate(x) - second.evaluate(x)).max() <= 1e-6
+
+
+@pytest.mark.parametrize("operator", ["Softmax", "Sin", "Cos"])
+def test_carried_nodes_of_two_files_are_equal_whatever_names_they_have(operator):
+    def model(prefix: str, bias: float) -> onnx.ModelProto:
+        rng = np.random.default_rng(0)
+        weights = [numpy_helper.from_array(rng.normal(size=(3, 3)).astype(np.float32), f"{prefix}w")]
+        weights.append(numpy_helper.from_array(np.full(3, bias, dtype=np.float32), f"{prefix}b"))
+        nodes = [helper.make_node("Gemm", ["x", f"{prefix}w", f"{prefix}b"], [f"{prefix}z"], name=f"{prefix}1")]
+        nodes.append(helper.make_node(operator, [f"{prefix}z"], ["y"], name=f"{prefix}2"))
+        ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in ("x", "y")]
+        graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], weights)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+    first, second = read_network(model("a", 0.0)), read_network(model("b", 1e-3))
+    box = Box(-np.ones(3), np.ones(3))
+    lower, upper = difference_bounds(first, second, box, {})
+    assert np.isfinite(lower).all()
+    assert (upper - lower).max() <= 2.1e-3
+    x = box.sample(1000, np.random.default_rng(1))
+    apart = second.evaluate(x) - first.evaluate(x)
+    assert ((lower - 1e-12 <= apart) & (apart <= upper + 1e-12)).all()

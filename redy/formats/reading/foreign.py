@@ -9,7 +9,7 @@ from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
 from redy.errors import InputError
 from redy.formats.reading.graph import Graph, Op, Tensor, Value, label
-from redy.formats.reading.order import captured
+from redy.formats.reading.order import captured, nested
 from redy.formats.reading.reference import WRONG
 from redy.model import Array, Foreign
 
@@ -47,7 +47,7 @@ def carry(graph: Graph, op: Op, dtype: str) -> list[Tensor]:
         _info(name, found, graph.batch, _batched(graph, found, values.values()))
         for name, found in zip(named, outputs, strict=True)
     ]
-    payload = _payload(op.node, open_inputs, typed, constants, graph.opsets)
+    payload = _payload(*_anonymous(op.node, open_inputs, typed, constants), graph.opsets)
     results: list[Tensor] = []
     for place, (name, found) in enumerate(zip(named, outputs, strict=True)):
         batched = _batched(graph, found, values.values())
@@ -115,6 +115,32 @@ def _check_samples_apart(
             raise refusal
 
 
+def _anonymous(
+    node: NodeProto, inputs: list[ValueInfoProto], outputs: list[ValueInfoProto], constants: Mapping[str, np.ndarray]
+) -> tuple[NodeProto, list[ValueInfoProto], list[ValueInfoProto], Mapping[str, np.ndarray]]:
+    """The same with names that say nothing, so that nodes of two files that compute the same are equal.
+
+    A node with inner graphs keeps its names, for these read some of them.
+    """
+    if captured(node):
+        return node, inputs, outputs, constants
+    kinds = (("in", [i.name for i in inputs]), ("out", [o.name for o in outputs]), ("constant", list(constants)))
+    names = {name: f"{kind}{place}" for kind, some in kinds for place, name in enumerate(some)}
+    plain = NodeProto()
+    plain.CopyFrom(node)
+    plain.name = ""
+    plain.input[:] = [names.get(name, name) for name in node.input]
+    plain.output[:] = [names.get(name, name) for name in node.output]
+    ports: list[list[ValueInfoProto]] = [[], []]
+    for some, copies in zip((inputs, outputs), ports, strict=True):
+        for info in some:
+            copy = ValueInfoProto()
+            copy.CopyFrom(info)
+            copy.name = names[info.name]
+            copies.append(copy)
+    return plain, ports[0], ports[1], {names[name]: array for name, array in constants.items()}
+
+
 def _payload(
     node: NodeProto,
     inputs: list[ValueInfoProto],
@@ -125,7 +151,8 @@ def _payload(
     """The node as a model of its own: its values are the inputs, its constants the initializers."""
     weights = [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in constants.items()]
     body = helper.make_graph([node], "node", inputs, outputs, weights)
-    imports = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+    used = {"", *(inner.domain for inner in nested(node))}
+    imports = [helper.make_opsetid(domain, version) for domain, version in opsets.items() if domain in used]
     model = helper.make_model(body, opset_imports=imports)
     model.ir_version = max(8, helper.find_min_ir_version_for(imports, ignore_unknown=True))
     return bytes(model.SerializeToString(deterministic=True))

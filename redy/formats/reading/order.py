@@ -30,7 +30,7 @@ def live_nodes(graph: GraphProto) -> list[NodeProto]:
     if _in_order(ordered := sorted(order, key=lambda node: place[id(node)])):
         order = ordered
     for node in order:
-        if random := next((inner for inner in _nested(node) if inner.op_type in _RANDOM), None):
+        if random := next((inner for inner in nested(node) if inner.op_type in _RANDOM), None):
             raise InputError(
                 f"{label(random)}: draws random numbers, so nothing can be proved about the outputs; store fixed "
                 "numbers in its place, or export the network for inference"
@@ -72,12 +72,12 @@ def _reads(node: NodeProto) -> list[str]:
     return [*(str(name) for name in node.input), *sorted(captured(node))]
 
 
-def _nested(node: NodeProto) -> Iterator[NodeProto]:
+def nested(node: NodeProto) -> Iterator[NodeProto]:
     """The node and all nodes of its subgraphs."""
     yield node
     for body in _bodies(node):
         for inner in body.node:
-            yield from _nested(inner)
+            yield from nested(inner)
 
 
 def _bodies(node: NodeProto) -> list[GraphProto]:
