@@ -17,6 +17,9 @@ from redy.simplify.facts import Mask, Table
 from redy.simplify.graph import Dim, Graph, dims
 from redy.simplify.propagate_constants import MapTable
 
+_FEW_CLASSES = 32
+"""Columns of a table up to which a product is cheaper than a Gather."""
+
 _MULTIPLIED = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
 
 
@@ -66,7 +69,7 @@ def spread(graph: Graph, value: ir.Value, table: ir.Value, axes: tuple[Axis, ...
             index = _listed_index(graph, value, axis, guarded=graph.is_constant(table) or table.name in graph.mapped)
         else:
             index = _near_index(graph, value, i, axis, before)
-        if i == len(axes) - 1 and i > 0 and table.dtype in _MULTIPLIED:
+        if i == len(axes) - 1 and i > 2 and table.dtype in _MULTIPLIED and axis.count <= _FEW_CLASSES:
             columns = _columns(graph, index, axis.count, full[i], table.dtype, before)
             table = graph.add_node("MatMul", [table, columns], before, stem="map", shape=shape, dtype=table.dtype)
         else:
