@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,21 +102,18 @@ def describe(network: Network) -> dict[str, Any]:
 
 def _show(name: str, document: dict[str, Any]) -> None:
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    table = Table(title=Text(name), title_justify="left")
-    for heading in ("layer", "kind", "shape"):
-        table.add_column(heading)
-    table.add_column("parameters", justify="right")
-    table.add_column("multiply-adds", justify="right")
-    table.add_column("proofs")
+    from redy.report import listed
+
+    console = Console()
+    console = console if console.is_terminal or "COLUMNS" in os.environ else Console(width=140)
+    columns = ("layer", "proofs", "parameters", "multiply-adds", "kind", "shape")
+    rows = []
     for layer in document["layers"]:
         shape = "x".join(str(size) for size in layer["shape"])
         counts = (f"{layer[key]:,}" if layer[key] else "" for key in ("parameters", "multiply_adds"))
-        table.add_row(Text(layer["name"]), Text(layer["kind"]), shape, *counts, layer["proofs"])
-    console = Console()
-    console = console if console.is_terminal else Console(width=140)
+        rows.append((layer["name"], layer["proofs"], *counts, layer["kind"], shape))
+    table = listed(columns, rows, columns[2:4], console, name)
     console.print(table)
     console.print(
         f"{document['units']:,} units, {document['parameters']:,} parameters, "

@@ -138,10 +138,21 @@ def _print(facts: dict[str, Any], output: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("layer", "operator", "channels before", "after", "constants in", title=None)
-    for layer in facts["layers"]:
-        after = str(layer["after"]) if layer["after"] else "gone"
-        table.add_row(layer["name"], layer["op"], str(layer["before"]), after, str(layer["constants"] or ""))
+    from redy.report import listed
+
+    console = Console()
+    columns = ("layer", "channels before", "after", "constants in", "operator")
+    rows = [
+        (
+            layer["name"],
+            str(layer["before"]),
+            str(layer["after"] or "gone"),
+            str(layer["constants"] or ""),
+            layer["op"],
+        )
+        for layer in facts["layers"]
+    ]
+    table = listed(columns, rows, columns[1:4], console)
     totals = Table("", "before", "after", "ratio")
     for name in ("parameters", "multiply_adds", "bytes"):
         before, after = facts[name]["before"], facts[name]["after"]
@@ -150,7 +161,6 @@ def _print(facts: dict[str, Any], output: Path) -> None:
     before, after = ("", "") if times is None else (f"{times['before']:.3f} ms", f"{times['after']:.3f} ms")
     shown = "not measured" if ratio is None else f"{ratio:.3f}"
     totals.add_row("latency in onnxruntime, 1 thread", before, after, shown)
-    console = Console()
     console.print(table)
     console.print(totals)
     for line in facts["notes"]:

@@ -138,7 +138,8 @@ def simplification_page(facts: Mapping[str, Any], model: str, output: str, comma
         for layer in facts["layers"]
     )
     names = (("parameters", "parameters"), ("multiply_adds", "multiply-adds"), ("bytes", "bytes of the file"))
-    ratio = facts["latency_ratio"]
+    ratio, measured = facts["latency_ratio"], facts["latency_milliseconds"]
+    times = () if measured is None else (Change("milliseconds a sample", measured["before"], measured["after"]),)
     check = facts["check"] or "The result was not compared with the original in onnxruntime (--no-check)."
     return listing_page(
         Listing(
@@ -151,7 +152,7 @@ def simplification_page(facts: Mapping[str, Any], model: str, output: str, comma
             ),
             columns=("layer", "operator", "channels before", "after", "constants in"),
             rows=rows,
-            changes=tuple(Change(name, facts[key]["before"], facts[key]["after"]) for key, name in names),
+            changes=(*(Change(name, facts[key]["before"], facts[key]["after"]) for key, name in names), *times),
             notes=(
                 *(() if ratio is None else (f"Latency in onnxruntime on one thread: {ratio:.3f} of the original's.",)),
                 *facts["notes"],

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+NAME = 24
+"""Characters of a name below which it is not squeezed to make room for a column."""
 
 
 def show(document: dict[str, Any], console: Console) -> None:
@@ -16,20 +19,51 @@ def show(document: dict[str, Any], console: Console) -> None:
     console.print(Group(_layers(document, console), Text(), _lines(document)))
 
 
-def fitting(table: Callable[[int], Table], columns: int, least: int, console: Console) -> Table:
-    """The table with as many columns as the console holds without wrapping a number.
+def fitting(table: Callable[[int, int | None], Table], columns: int, least: int, console: Console) -> Table:
+    """The table with as many columns as the console holds without wrapping a number; names may take several lines.
 
     Args:
-        table: makes the table of the first columns only.
+        table: makes the table of so many first columns, with names no wider than a number of characters.
         columns: how many there are.
         least: how many stay in any case.
         console: where it is to be printed.
     """
     unlimited = console.options.update(width=10_000)
     for count in range(columns, least, -1):
-        if console.measure(table(count), options=unlimited).maximum <= console.width:
-            return table(count)
-    return table(least)
+        if console.measure(table(count, NAME), options=unlimited).maximum <= console.width:
+            return table(count, None)
+    return table(least, None)
+
+
+def listed(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Collection[str], console: Console, title: str = ""
+) -> Table:
+    """A table of text and numbers that leaves out its last columns where the console is narrow.
+
+    Args:
+        columns: headings, the most important first.
+        rows: one text for each column.
+        numbers: the headings of columns that hold numbers.
+        console: where it is to be printed.
+        title: what stands above.
+    """
+
+    def made(count: int, name: int | None) -> Table:
+        table = Table(title=Text(title) if title else None, title_justify="left")
+        for heading in columns[:count]:
+            number = heading in numbers
+            table.add_column(
+                heading,
+                justify="right" if number else "left",
+                no_wrap=number,
+                overflow="fold",
+                max_width=None if number else name,
+            )
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row[:count]))
+        return table
+
+    return fitting(made, len(columns), 2, console)
 
 
 def _layers(document: dict[str, Any], console: Console) -> Table:
@@ -37,9 +71,9 @@ def _layers(document: dict[str, Any], console: Console) -> Table:
     replaced = any(layer["replaced"] for layer in layers)
     counts = ["units", "kept", "inactive", "active", *(["replaced"] if replaced else []), "undecided"]
 
-    def made(columns: int) -> Table:
+    def made(columns: int, name_width: int | None) -> Table:
         table = Table(title=_title(document), title_justify="left", show_footer=True)
-        table.add_column("layer", "total", overflow="fold")
+        table.add_column("layer", "total", overflow="fold", max_width=name_width)
         shown, sizes = counts[:columns], columns - len(counts)
         for name in shown:
             table.add_column(name, str(sum(layer[name] for layer in layers)), justify="right", no_wrap=True)

@@ -101,3 +101,40 @@ def test_every_command_module_is_listed():
         command = cli.redy.get_command(click.Context(cli.redy), name)
         assert isinstance(command, click.Command)
         assert command.help, f"redy {name} has no help text"
+
+
+MISSING = {
+    "reduce": ["no.onnx", "--bounds", "[0,1]"],
+    "simplify": ["no.onnx", "-o", "out.onnx"],
+    "verify": ["no.onnx", "no.onnx", "--bounds", "[0,1]", "--tolerance", "1"],
+    "prove": ["no.onnx", "--property", "no.vnnlib"],
+    "slice": ["no.onnx", "--bounds", "[0,1]", "--splits", "2"],
+    "eval": ["no.redy", "no.npy"],
+    "export": ["no.redy", "-o", "out.onnx"],
+    "report": ["no.json", "-o", "out.html"],
+    "plot": ["criteria", "no.json", "-o", "out.png"],
+    "certify": ["no.onnx", "no.onnx", "--bounds", "[0,1]", "--tolerance", "1", "-o", "out.cert"],
+    "check": ["no.onnx", "no.cert"],
+    "batch": ["no.csv", "-o", "out"],
+    "info": ["no.onnx"],
+    "explain": ["no.json", "--unit", "a/0"],
+    "doctor": None,
+    "warmup": None,
+    "completion": ["tcsh"],
+}
+"""Command -> arguments that name files which are not there; None for commands that take none."""
+
+
+def test_every_command_is_asked_for_what_is_missing():
+    assert set(MISSING) == set(cli.SUMMARIES)
+
+
+@pytest.mark.parametrize("command", [name for name, arguments in MISSING.items() if arguments is not None])
+def test_a_file_that_is_missing_is_one_line_and_exit_2(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.run([command, *MISSING[command]]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("error: ")
+    assert told.err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir() if path.name != "out"] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 
@@ -10,7 +11,7 @@ import pytest
 from rich.console import Console
 
 import redy
-from redy.report import report, show
+from redy.report import listed, report, show
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +22,8 @@ def document(models):
 
 
 def shown(document, width):
-    console = Console(width=width, record=True, file=open("/dev/null", "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+    console = Console(width=width, record=True, file=io.StringIO())
     show(document, console)
-    console.file.close()
     return console.export_text()
 
 
@@ -61,3 +61,16 @@ def test_a_reduction_that_removes_nothing_says_why_and_what_to_try(models, engin
     assert all("; try " in note for note in said)
     if engine == "linear":
         assert "; try --engine auto." in said[0]
+
+
+@pytest.mark.parametrize("width", [40, 60, 100, 200])
+def test_a_listing_leaves_out_columns_and_never_cuts_a_number(width):
+    columns = ("layer", "before", "after", "operator", "shape")
+    rows = [(f"/backbone/block{k}/convolution_output", f"{10**k:,}", "gone", "Conv", "3x224x224") for k in range(8)]
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(listed(columns, rows, columns[1:3], console))
+    text = console.export_text()
+    assert max(map(len, text.split("\n"))) <= width
+    assert "\u2026" not in text
+    assert f"{10**7:,}" in text
+    assert ("3x224x224" in text) == (width >= 100)
