@@ -30,11 +30,13 @@ def export_command(
 
     A network (.onnx) in place of FAMILY is written as C99, a .c and a .h file with test vectors that the code checks.
 
-    Exit code 0: done; 2: bad input or usage.
+    What is written is read back, and proved (a slice) or compared (a family) before it gets its name.
+
+    Exit code 0: done; 1: the export is not what the family states and was not written; 2: bad input or usage.
     """
-    from redy.formats.files import write_atomically, write_text
+    from redy.formats.files import write_text
     from redy.slicing.export_c import c_source
-    from redy.slicing.export_onnx import family_model, slice_model
+    from redy.slicing.exported import write_slice, write_whole
     from redy.slicing.family import Family
     from redy.slicing.saved import is_source
 
@@ -65,8 +67,10 @@ def export_command(
         raise InputError(
             "--form folded: one ONNX model of a whole family has the shared form; give --slice, or a .c file"
         )
-    model = family_model(opened) if index is None else slice_model(opened, index, form)
-    write_atomically(output, lambda temporary: temporary.write_bytes(model.SerializeToString()))
+    if index is None:
+        write_whole(opened, output)
+    else:
+        write_slice(opened, index, output, form)
 
 
 def _network(model: Path, output: Path, prefix: str, bounds: str | None) -> None:

@@ -46,19 +46,32 @@ class Stated:
 
 def metadata(reduction: Reduction, original_sha256: str | None) -> dict[str, str]:
     """The entries for `metadata_props`."""
-    box = reduction.box
-    entries = {
-        "redy.version": __version__,
-        "redy.original.digest": reduction.original_digest,
-        "redy.box.digest": box.digest,
-        "redy.claim": json.dumps(_as_json(reduction.guarantee.claim)),
-        "redy.guarantee": reduction.guarantee.statement,
-    }
+    guarantee = reduction.guarantee
+    entries = claim_entries(guarantee.claim, guarantee.statement, reduction.box, reduction.original_digest)
     units = {name: [int(k) for k in index] for name, index in reduction.units.items()}
     if sum(map(len, units.values())) <= _MOST_UNITS:
         entries["redy.units"] = json.dumps(units)
     if original_sha256 is not None:
         entries["redy.original.sha256"] = original_sha256
+    return entries
+
+
+def claim_entries(claim: Comparison, statement: str, box: Box, original_digest: str) -> dict[str, str]:
+    """The entries that `redy verify` reads: a claim about a file and the network that it was made from.
+
+    Args:
+        claim: what was proved.
+        statement: the claim in words.
+        box: the inputs.
+        original_digest: of the network (`redy.model.digest`).
+    """
+    entries = {
+        "redy.version": __version__,
+        "redy.original.digest": original_digest,
+        "redy.box.digest": box.digest,
+        "redy.claim": json.dumps(_as_json(claim)),
+        "redy.guarantee": statement,
+    }
     if box.size <= _LARGEST_BOX:
         entries["redy.box"] = json.dumps({"lower": box.lower.tolist(), "upper": box.upper.tolist()})
     return entries

@@ -40,8 +40,6 @@ POINTS = 16
 """Points on which partners are looked for, and both are compared."""
 INACTIVE = 0
 """The code of a ReLU that is stuck inactive."""
-RANGES = 1.0
-"""An error beyond so many times the range of the outputs on the slice is no statement."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,19 +73,11 @@ class SliceProof:
         if family.winner is not None and family.winner[index] >= 0:
             return self._error_of_constant(int(family.winner[index]), record)
         box, small = family.cut.cell(index), network_of(family.program(index), self.network)
-        points = box.sample(POINTS, np.random.default_rng(0))
-        before, after = outputs(self.network, points), outputs(small, points)
-        if family.tolerance is None:
-            off = np.abs(after - before).max(initial=0.0)
-            if not off <= rounding(self.network) * max(float(np.abs(before).max(initial=0.0)), 1e-30):
-                return math.inf
-        if family.form == "shared" and self.exact and family.lines is None and self._leaves_out_inactive(index):
+        exact = family.form == "shared" and self.exact and family.lines is None and self._leaves_out_inactive(index)
+        if exact and math.isfinite(most_allowed(self.network, small, box)):
             return 0.0
-        error = proved_error(self.network, small, box, self._known(record, box), family.tolerance)
-        # A bound beyond the range of the outputs says nothing.
-        return (
-            error if family.tolerance is not None or error <= RANGES * float(np.ptp(before, axis=0).max()) else math.inf
-        )
+        known = known_phases(self.network, box, _codes(record, self.network))
+        return proved_error(self.network, small, box, known, family.tolerance)
 
     def _leaves_out_inactive(self, index: int) -> bool:
         """Whether the units that the slice leaves out are proved to be inactive."""
@@ -102,13 +92,14 @@ class SliceProof:
         values = self.family.constants[winner] * (1 if claim.winner == "max" else -1)
         return 0.0 if (np.delete(values, record.winner) < values[record.winner]).all() else math.inf
 
-    def _known(self, record: SliceRecord, box: Box) -> dict[str, tuple[Array, Array]]:
-        """Sound bounds of pre-activations: linear bounds, and the phases of the record."""
-        known = dict(linear_bounds(self.network, box, leave_unsupported=True).intervals)
-        for node, mine in by_activation(self.network, _codes(record, self.network)):
-            if node.name in known:
-                known[node.name] = within_pieces(node, mine, known[node.name])
-        return known
+
+def known_phases(network: Network, box: Box, codes: Codes | None) -> dict[str, tuple[Array, Array]]:
+    """Sound bounds of pre-activations: linear bounds, and the pieces in which units are proved to be stuck."""
+    known = dict(linear_bounds(network, box, leave_unsupported=True).intervals)
+    for node, mine in by_activation(network, codes) if codes is not None else ():
+        if node.name in known:
+            known[node.name] = within_pieces(node, mine, known[node.name])
+    return known
 
 
 def _codes(record: SliceRecord, network: Network) -> Codes:
@@ -136,16 +127,36 @@ def proved_error(
     known: dict[str, tuple[Array, Array]],
     tolerance: tuple[float, ...] | None,
 ) -> float:
-    """The largest proved difference of any output; infinity without a bound, or beyond the tolerance."""
+    """The largest proved difference of any output; infinity without a bound, or beyond what is allowed.
+
+    That is the tolerance; without one see `most_allowed`.
+    """
+    most = most_allowed(original, small, box) if tolerance is None else math.inf
+    if math.isnan(most):
+        return math.inf
     low, high = difference_bounds(original, small, box, known, partners(original, small, box))
     bound = np.maximum(np.maximum(-low, high), 0.0)
     if tolerance is None or (bound <= tolerance).all():
-        return float(bound.max(initial=0.0))
+        error = float(bound.max(initial=0.0))
+        return error if error <= most else math.inf
     claim = Within(np.array(tolerance))
     points = box.sample(256, np.random.default_rng(0))
     if isinstance(prove_files(original, small, box, claim, Hints(known, points)), Proved):
         return float(claim.tolerance.max(initial=0.0))
     return math.inf
+
+
+def most_allowed(original: Network, small: Network, box: Box) -> float:
+    """The range of the outputs at points of the box; a bound beyond it says nothing.
+
+    NaN where the two differ at a point by more than rounding may change outputs.
+    """
+    points = box.sample(POINTS, np.random.default_rng(0))
+    before, after = outputs(original, points), outputs(small, points)
+    rounded = rounding(original) * max(float(np.abs(before).max(initial=0.0)), 1e-30)
+    if not np.abs(after - before).max(initial=0.0) <= rounded:
+        return math.nan
+    return max(float(np.ptp(before, axis=0).max(initial=0.0)), rounded)
 
 
 def partners(original: Network, small: Network, box: Box) -> Partners:
