@@ -62,6 +62,10 @@ def elementwise_image(node: Elementwise, lower: np.ndarray, upper: np.ndarray) -
         least = np.where((lower < right) & (upper > left), np.minimum(ends, lowest), ends)
         most = np.maximum(low, high)
         return least - SLACK * (1 + np.abs(least)), most + SLACK * (1 + np.abs(most))
+    if node.operator == "Reciprocal":
+        sure = (lower > 0) | (upper < 0)
+        least, most = np.where(sure, high, np.nan), np.where(sure, low, np.nan)
+        return least - SLACK * np.abs(least), most + SLACK * np.abs(most)
     raise Unsupported(f"{node.name}: {node.operator} cannot be bounded; a proof needs its range")
 
 

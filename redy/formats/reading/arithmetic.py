@@ -8,7 +8,8 @@ from decimal import Decimal, DivisionByZero, InvalidOperation, localcontext
 import numpy as np
 
 from redy.formats.reading.graph import Graph, Op, Refused, Tensor, Value, reads
-from redy.model import Array, Operator, Product, Scale, Shape, identity
+from redy.formats.reading.smooth import SMOOTH
+from redy.model import Array, Elementwise, Operator, Product, Scale, Shape, identity
 
 _DIGITS = 120
 """Decimal digits with which the factors of a normalization are computed before they are rounded once."""
@@ -68,7 +69,7 @@ def read_product(graph: Graph, op: Op) -> list[Tensor]:
     batched = keeps_batch(graph, op, full)
     if isinstance(left, Value) and isinstance(right, Value):
         if op.kind == "Div":
-            raise Refused("a value divided by a value")
+            right = _reciprocal(graph, op, right)
         a, b = broadcast(graph, op, left, full), broadcast(graph, op, right, full)
         return [graph.add(Product(op.output, a.name, b.name, a.shape), batched=batched)]
     if isinstance(left, Value):
@@ -83,6 +84,13 @@ def read_product(graph: Graph, op: Op) -> list[Tensor]:
         value, factor = op.value(1), graph.sample(op.weights(0), full, batched=batched)
     value = broadcast(graph, op, value, full)
     return [graph.affine(op.output, [(value, Scale(np.broadcast_to(factor, value.shape)))], None, batched=batched)]
+
+
+def _reciprocal(graph: Graph, op: Op, value: Value) -> Value:
+    """1 / value: a quotient is a product with it, in real arithmetic."""
+    name = graph.claim(f"{op.output}.reciprocal")
+    node = Elementwise(name, value.name, value.shape, "Reciprocal", {}, SMOOTH["Reciprocal"][1]())
+    return graph.add(node, batched=value.batched)
 
 
 @reads("Neg")
