@@ -9,6 +9,8 @@ its distance to the two ends; where they are static it is stored, plus a zero th
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx_ir as ir
 
@@ -16,6 +18,9 @@ from redy.simplify.axes import UNIFORM, Axis, Listed, Near, Uniform
 from redy.simplify.facts import Mask, Table
 from redy.simplify.graph import Dim, Graph, dims
 from redy.simplify.propagate_constants import MapTable
+
+_SMALL = 1024
+"""Elements up to which a map may be stored whole by other tools."""
 
 _FEW_CLASSES = 32
 """Columns of a table up to which a product is cheaper than a Gather."""
@@ -60,16 +65,20 @@ def _expanded(
 def spread(graph: Graph, value: ir.Value, table: ir.Value, axes: tuple[Axis, ...], before: ir.Node) -> ir.Value:
     """A table over classes, spread to the positions of `value`; the innermost axis first, while it is small."""
     shape, full = list(dims(table) or ()), dims(value) or ()
+    folded = [n if isinstance(axis, Uniform) else full[i] for i, (axis, n) in enumerate(zip(axes, shape, strict=True))]
+    large = math.prod(d for d in folded if isinstance(d, int)) > _SMALL
     for i in reversed(range(len(axes))):
         axis = axes[i]
         if isinstance(axis, Uniform):
             continue
         shape[i] = full[i]
         if isinstance(axis, Listed):
-            index = _listed_index(graph, value, axis, guarded=graph.is_constant(table) or table.name in graph.mapped)
+            index = _listed_index(
+                graph, value, axis, guarded=large and (graph.is_constant(table) or table.name in graph.mapped)
+            )
         else:
             index = _near_index(graph, value, i, axis, before)
-        if i == len(axes) - 1 and i > 2 and table.dtype in _MULTIPLIED and axis.count <= _FEW_CLASSES:
+        if i == len(axes) - 1 and i > 2 and large and table.dtype in _MULTIPLIED and axis.count <= _FEW_CLASSES:
             columns = _columns(graph, index, axis.count, full[i], table.dtype, before)
             table = graph.add_node("MatMul", [table, columns], before, stem="map", shape=shape, dtype=table.dtype)
         else:
