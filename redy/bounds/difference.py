@@ -56,18 +56,22 @@ _POINTS = 16
 _NEAREST = 1 << 27
 """Numbers compared, at most, where the partners of one node are looked for."""
 _SLOPES: dict[str, tuple[float, float]] = {
+    "Asinh": (0.0, 1.0),
+    "Atan": (0.0, 1.0),
+    "Cos": (-1.0, 1.0),
     "Erf": (0.0, 1.1284),
     "Gelu": (-0.1291, 1.1291),
     "HardSwish": (-0.5, 1.5),
     "Mish": (-0.1134, 1.0886),
     "Sigmoid": (0.0, 0.25),
     "Silu": (-0.0999, 1.0999),
+    "Sin": (-1.0, 1.0),
     "Softplus": (0.0, 1.0),
     "Softsign": (0.0, 1.0),
     "Tanh": (0.0, 1.0),
 }
 """Operator -> an interval that holds its derivative everywhere, where its attributes are the usual ones."""
-_LIPSCHITZ = {"Cos": 1.0, "LogSoftmax": 2.0, "ReduceMax": 1.0, "ReduceMean": 1.0, "Sin": 1.0, "Softmax": 0.5}
+_LIPSCHITZ = {"LogSoftmax": 2.0, "ReduceMax": 1.0, "ReduceMean": 1.0, "Softmax": 0.5}
 """Operator carried as it is -> by how much an output moves, at most, when no input moves by more than 1."""
 _RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
 

@@ -135,7 +135,7 @@ def _smooth_range(node: Elementwise, lower: Array, upper: Array) -> Range:
         return smooth_image(node, lower, upper)
 
 
-_WITHIN = {"Softmax": (0.0, 1.0), "Sin": (-1.0, 1.0), "Cos": (-1.0, 1.0)}
+_WITHIN = {"Softmax": (0.0, 1.0)}
 """Carried operators whose values lie in an interval, whatever they read."""
 
 

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,10 @@ from redy.bounds.linear import linear_bounds
 from redy.condensed.joint import check_ports
 from redy.condensed.phases import phases
 from redy.errors import Unsupported
-from redy.model import Array, Box, Network, Refuted, Verdict
+from redy.model import Array, Box, Network, Proved, Refuted, Verdict
 from redy.model.claims import Comparison
 from redy.questions.compare import Hints, prove_files
+from redy.questions.phases import PhaseSettings, decide_phases
 from redy.questions.query import Query, outputs, violation
 from redy.questions.seen import sample_points, seen_at
 from redy.questions.simulate import ascend
@@ -93,7 +94,15 @@ def decide(
             known = phases(original, box, known=known, seen=seen, budget=PHASE_WORK, time_limit=left).intervals
     points = prepared.points[-POINTS:]
     hints = Hints(known, points, units=units or {}, work=WORK, engines=Engines(engine), deadline=deadline)
-    return prove_files(original, reduced, box, claim, hints)
+    verdict = prove_files(original, reduced, box, claim, hints)
+    if isinstance(verdict, Proved) or engine == "milp" or few_inputs(box) or time.monotonic() >= deadline:
+        return verdict
+    # A reduction rests on what splits of ReLUs show, and so may its statement.
+    until = time.monotonic() + (deadline - time.monotonic()) / 2
+    tighter = decide_phases(
+        original, box, seen_at(original, points), points, PhaseSettings("branch", deadline=until)
+    ).bounds
+    return prove_files(original, reduced, box, claim, replace(hints, known=dict(tighter.intervals)))
 
 
 def _refuted(query: Query, points: Array) -> Array | None:

@@ -141,7 +141,7 @@ def test_a_published_classifier_behind_softmax_is_reduced_and_verified(redy_data
     assert np.abs(first.evaluate(x) - second.evaluate(x)).max() <= 1e-6
 
 
-@pytest.mark.parametrize("operator", ["Softmax", "Sin", "Cos"])
+@pytest.mark.parametrize("operator", ["Softmax", "Sin", "Cos", "Atan", "Asinh"])
 def test_carried_nodes_of_two_files_are_equal_whatever_names_they_have(operator):
     def model(prefix: str, bias: float) -> onnx.ModelProto:
         rng = np.random.default_rng(0)
