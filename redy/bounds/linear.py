@@ -107,7 +107,7 @@ def form_bounds(network: Network, bounds: Bounds, name: str, forms: Array) -> Ra
     Raises:
         Unsupported: the value depends on a node that cannot be bounded; the text names the node.
     """
-    return Relaxation(network, bounds.box, bounds, wanted=[name], refine=False).bound(name, forms)
+    return _known(network, bounds, name).bound(name, forms)
 
 
 def value_bounds(network: Network, bounds: Bounds, name: str) -> Range:
@@ -116,9 +116,17 @@ def value_bounds(network: Network, bounds: Bounds, name: str) -> Range:
     Raises:
         Unsupported: the value depends on a node that cannot be bounded; the text names the node.
     """
-    relaxed = Relaxation(network, bounds.box, bounds, wanted=[name], refine=False)
+    relaxed = _known(network, bounds, name)
     relaxed.refine_value(name)
     return relaxed.ranges[name]
+
+
+def _known(network: Network, bounds: Bounds, name: str) -> Relaxation:
+    """Pre-activations serve as they are known; what smooth functions and products read is bounded backward."""
+    limits = Limits(WORK)
+    relaxed = Relaxation(network, bounds.box, bounds, wanted=[name], refine=False, smooth=True, limits=limits)
+    relaxed.limits = Limits()
+    return relaxed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,6 +165,7 @@ class Relaxation:
         wanted: the values to relax, with everything that they depend on.
         refine: whether pre-activations are bounded by backward passes (else `start` and intervals serve as they are).
         leave_unsupported: see `linear_bounds`.
+        smooth: whether the sources of other nodes than activations are bounded backward although `refine` is not set.
         limits: what backward passes that refine ranges may cost, in multiply-adds and time.
         ranges: the range of every relaxed value.
         lines: the lines around every relaxed `Activate`, smooth function and (by source) `Product`.
@@ -168,6 +177,7 @@ class Relaxation:
     wanted: Sequence[str]
     refine: bool = True
     leave_unsupported: bool = False
+    smooth: bool = False
     limits: Limits = field(default_factory=Limits)
     ranges: dict[str, Range] = field(default_factory=dict, init=False)
     lines: dict[str, tuple[Lines, ...]] = field(default_factory=dict, init=False)
@@ -242,7 +252,7 @@ class Relaxation:
                 self.refine_value(node.source, node.function.stuck(*self.ranges[node.source]) < 0)
             self.lines[node.name] = (relax(node.function, *self.ranges[node.source]),)
             self._left -= 1
-        elif self.refine and not isinstance(node, Affine):
+        elif (self.refine or self.smooth) and not isinstance(node, Affine):
             for source in node.sources:
                 self.refine_value(source)
             self._left -= 1

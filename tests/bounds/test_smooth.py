@@ -10,8 +10,9 @@ from test_elementwise import FUNCTIONS
 
 from redy.bounds.interval import interval_bounds
 from redy.bounds.linear import linear_bounds, value_bounds
+from redy.bounds.result import Bounds
 from redy.bounds.smooth import CURVATURE, KINKS, curved, relax_smooth, smooth_image
-from redy.model import Activate, Affine, Box, Dense, Elementwise, Network, Port, Product, Term
+from redy.model import Activate, Affine, Box, Dense, Elementwise, Limits, Network, Port, Product, Term
 from redy.model.functions import relu
 
 ALL = {**FUNCTIONS, "Sin": np.sin, "Cos": np.cos}
@@ -98,6 +99,11 @@ def test_networks_of_smooth_functions(operator):
     assert (values["z3"] >= lower).all()
     assert (values["z3"] <= upper).all()
     assert (upper - lower).sum() < 0.8 * np.subtract(*cheap.intervals["y"][::-1]).sum()
+    few = linear_bounds(network, box, limits=Limits(work=0))
+    low, high = value_bounds(network, Bounds(box, {}, "none"), "z3")
+    assert (values["z3"] >= low).all()
+    assert (values["z3"] <= high).all()
+    assert (high - low).sum() < np.subtract(*few.intervals["y"][::-1]).sum() + 1e-9
     low, high = value_bounds(network, bounds, "z2")
     assert (values["z2"] >= low).all()
     assert (values["z2"] <= high).all()
