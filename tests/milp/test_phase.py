@@ -141,7 +141,7 @@ def test_no_time_leaves_everything_open_unknown():
 
 
 @pytest.mark.parametrize(
-    ("status", "reason"), [("limit", "time limit"), ("infeasible", "infeasible"), ("trouble", "trouble")]
+    ("status", "reason"), [("limit", "time limit"), ("infeasible", "infeasible"), ("trouble", "numerical difficulties")]
 )
 def test_an_answer_that_is_no_answer_never_proves(monkeypatch, status, reason):
     def answer(_program, *_args, **_kwargs):
