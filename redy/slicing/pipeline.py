@@ -146,7 +146,7 @@ def slice_network(  # noqa: PLR0913 - the options of the command, with the same 
         csv: also write the results of all slices as CSV; needs `store`.
         parquet: likewise as Parquet.
         progress: called after each slice.
-        say: called with a line where the store held damaged results.
+        say: called with a line where the store held damaged results, or parts of a hidden layer were joined.
 
     Returns:
         The family; `family.save(path)` writes it. Results depend neither on `jobs` nor on `scheduler`, and on the
@@ -198,6 +198,11 @@ def slice_network(  # noqa: PLR0913 - the options of the command, with the same 
         cut, records, chosen = flash_pruned(subject.network, cut, records, flash, made)
     else:
         cut, records = pruned(subject.network, cut, records, budget)
+        if say and at is not None and len(cut) < len(subject.cut):
+            say(
+                f"--at {at}: {len(subject.cut)} parts were cut, {len(cut)} left: neighbours with the same units were "
+                "joined; a later layer or more units may tell more parts apart"
+            )
 
     def build(records: list[SliceRecord]) -> Family:
         family = made(cut, records, chosen)

@@ -9,6 +9,7 @@ import onnx
 import pytest
 from test_family import run_c, small_model
 
+import redy
 from redy.bounds.linear import linear_bounds
 from redy.cli.main import run
 from redy.formats.onnx_read import read_network
@@ -134,3 +135,14 @@ def test_refusals(
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
+
+
+def test_joined_parts_are_said(tmp_path: Path) -> None:
+    """On a box so small that every unit is stuck in one phase, all parts need the same units."""
+    (tmp_path / "m.onnx").write_bytes(small_model(4, (30, 10, 12, 12, 3)))
+    said: list[str] = []
+    box = Box(np.full(30, 0.3), np.full(30, 0.3 + 1e-9))
+    family = redy.slice_network(tmp_path / "m.onnx", box, at="y0", units=3, say=said.append)
+    assert len(family) == 1
+    assert said == [line for line in said if "8 parts were cut, 1 left" in line]
+    assert len(said) == 1
