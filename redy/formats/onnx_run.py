@@ -60,7 +60,7 @@ class Session:
     """An onnxruntime session: (n, *input shape) -> (n, *output shape).
 
     A file with the batch fixed at 1 is run with its batch axis made symbolic where that gives the same results on two
-    samples, else sample by sample.
+    samples, else sample by sample; so is a file whose open batch takes only one.
 
     Attributes:
         by_sample: whether samples are run one by one.
@@ -127,7 +127,13 @@ class Session:
             return [np.concatenate(column) for column in zip(*parts, strict=True)]
         feeds = self._feeds(x)
         if not self.by_sample:
-            return [np.asarray(found) for found in self._session.run(None, feeds)]
+            try:
+                return [np.asarray(found) for found in self._session.run(None, feeds)]
+            except Exception:
+                if len(x) < 2:
+                    raise
+                # The file says that its batch is open, but takes one sample only.
+                self.by_sample = True
         rows = []
         for k in range(len(x)):
             one = {name: values[k] if self._unbatched else values[k : k + 1] for name, values in feeds.items()}
