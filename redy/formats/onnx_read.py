@@ -27,7 +27,7 @@ from redy.formats.reading.inputs import WHOLE, Shapes, enter_inputs, input_port
 from redy.formats.reading.movement import MOVEMENTS
 from redy.formats.reading.order import live_nodes
 from redy.formats.reading.reference import run_node
-from redy.model import Network, Node, Port
+from redy.model import Affine, Dense, Network, Node, Port
 from redy.model.compose import activations_first, elide_identities, inline, redirected
 from redy.model.digest import network_digest
 from redy.model.operators import identity
@@ -294,11 +294,20 @@ def _with_batch_axis(graph: Graph, value: Value, name: str) -> Value:
 def _finish(graph: Graph, port: Port, outputs: tuple[Port, ...], dtype: str) -> Network:
     """Dead nodes dropped, chains of affine arithmetic joined where that is exact."""
     keep = {output.name for output in outputs}
-    nodes = _live(graph.nodes, keep)
+    nodes = _live([_constant_if_zero(node) for node in graph.nodes], keep)
     for _ in range(2):
         nodes = elide_identities(inline(nodes, keep), keep)
     nodes = activations_first(nodes)
     return Network(port, nodes, outputs, opset=graph.opsets[""], weight_dtype=dtype)
+
+
+def _constant_if_zero(node: Node) -> Node:
+    """A matrix of zeros, which is how constant outputs are written, reads nothing."""
+    if not isinstance(node, Affine) or not node.terms:
+        return node
+    if any(not isinstance(term.operator, Dense) or term.operator.weight.any() for term in node.terms):
+        return node
+    return Affine(node.name, (), node.bias)
 
 
 def _live(nodes: list[Node] | tuple[Node, ...], keep: set[str]) -> tuple[Node, ...]:
