@@ -237,3 +237,23 @@ def test_a_full_disk_is_said_and_leaves_nothing(command: str, tmp_path: Path) ->
     assert "out.bin" in done.stderr
     assert target.read_bytes() == b"before"
     assert not [path for path in tmp_path.iterdir() if path.name.endswith(".tmp")]
+
+
+def test_a_batch_axis_in_name_only(tmp_path: Path) -> None:
+    """Flatten(axis=0) joins the samples, so onnxruntime takes one at a time, whatever the input's shape says."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["f"], axis=0),
+        helper.make_node("Gemm", ["f", "w", "b"], ["z"]),
+        helper.make_node("Relu", ["z"], ["a"]),
+        helper.make_node("Gemm", ["a", "v", "c"], ["y"]),
+    ]
+    weights = {
+        "w": rng.normal(size=(4, 12)),
+        "b": np.where(np.arange(12) % 2, 9.0, -9.0),
+        "v": rng.normal(size=(12, 2)),
+        "c": rng.normal(size=2),
+    }
+    model, small = saved(tmp_path / "m.onnx", nodes, weights, ["n", 2, 2], [1, 2]), tmp_path / "small.onnx"
+    assert run(["reduce", str(model), "--bounds", "[-0.5,0.5]", "-o", str(small), "--quiet"]) == 0
+    agrees(model, small, (1, 2, 2))
