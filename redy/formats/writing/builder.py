@@ -40,6 +40,7 @@ class Builder:
     initializers: list[TensorProto] = field(default_factory=list)
     tensors: dict[str, str] = field(default_factory=dict)
     _flat: dict[str, str] = field(default_factory=dict)
+    _weights: dict[tuple[tuple[int, ...], bytes], str] = field(default_factory=dict)
     _places: dict[tuple[int, ...], str] = field(default_factory=dict)
 
     def fresh(self, name: str) -> str:
@@ -61,7 +62,7 @@ class Builder:
         return output
 
     def weight(self, name: str, array: ArrayLike) -> str:
-        """An initializer in the network's element type.
+        """An initializer in the network's element type; equal ones are stored once.
 
         Raises:
             InputError: a finite number is too large for that type.
@@ -71,7 +72,10 @@ class Builder:
             rounded = np.ascontiguousarray(exact).astype(self.dtype).reshape(exact.shape)
         if not np.isfinite(rounded).all():
             raise InputError(f"{name}: a weight is too large for {self.dtype.name}")
-        return self._initializer(name, rounded)
+        key = (rounded.shape, rounded.tobytes())
+        if key not in self._weights:
+            self._weights[key] = self._initializer(name, rounded)
+        return self._weights[key]
 
     def whole_numbers(self, name: str, array: ArrayLike) -> str:
         """An initializer of int64; equal short lists (shapes, axes) are stored once."""
