@@ -257,3 +257,16 @@ def test_a_batch_axis_in_name_only(tmp_path: Path) -> None:
     model, small = saved(tmp_path / "m.onnx", nodes, weights, ["n", 2, 2], [1, 2]), tmp_path / "small.onnx"
     assert run(["reduce", str(model), "--bounds", "[-0.5,0.5]", "-o", str(small), "--quiet"]) == 0
     agrees(model, small, (1, 2, 2))
+
+
+def test_outputs_that_are_no_numbers_at_points(tmp_path: Path) -> None:
+    """0 / 0 on part of the box: nothing can be proved there, so the original is what is written."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"]),
+        helper.make_node("Div", ["a", "a"], ["q"]),
+        helper.make_node("Gemm", ["q", "w", "b"], ["y"]),
+    ]
+    weights = {"w": np.eye(3), "b": np.zeros(3)}
+    model, small = saved(tmp_path / "m.onnx", nodes, weights, ["n", 3], ["n", 3]), tmp_path / "small.onnx"
+    assert run(["reduce", str(model), "--bounds", "[-1,1]", "-o", str(small), "--quiet"]) == 0
+    assert small.read_bytes() == model.read_bytes()
