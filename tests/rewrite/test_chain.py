@@ -15,6 +15,7 @@ from hypothesis import given, settings
 import redy
 from redy.bounds.linear import linear_bounds, value_bounds
 from redy.cli.main import redy as command
+from redy.errors import InputError
 from redy.formats.onnx_read import read_network
 from redy.formats.onnx_run import Session
 from redy.formats.onnx_write import to_model
@@ -66,12 +67,27 @@ def test_a_chain_computes_the_same_on_the_box(rng):
     assert_chain(to_model(chain, plain=True))
 
 
+def attempted(network: Network, box: Box) -> redy.Reduction | None:
+    """The reduction in chain layout; None where its file could not be proved with little work, which is said.
+
+    A chain of other functions has more ReLUs than the original, and these have no partners there.
+    """
+    try:
+        return redy.reduce(network, box, layout="chain", effort="quick")
+    except InputError as refusal:
+        if "no network in this layout was proved" not in str(refusal):
+            raise
+        return None
+
+
 @given(generators)
 @settings(max_examples=8, deadline=None)
 def test_a_reduction_in_chain_layout_is_proved_about_its_file(rng):
     network = random_network(rng, layers=2, width=4)
     box = Box(-np.ones(network.input.shape), np.ones(network.input.shape))
-    reduction = redy.reduce(network, box, layout="chain", effort="quick")
+    reduction = attempted(network, box)
+    if reduction is None:
+        return
     model = onnx.load_model_from_string(reduction.model)
     assert_chain(model)
     x = box.sample(500, rng).astype(np.float32)
