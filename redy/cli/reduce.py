@@ -149,7 +149,7 @@ def reduce_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     if certificate is not None and no_certificate:
         raise InputError("give --certificate or --no-certificate, not both")
     targets = _targets(model, output, len(boxes))
-    proofs = [None if no_certificate else target.with_suffix(".cert") for target in targets]
+    proofs = [None if no_certificate else target.parent / f"{target.stem}.cert" for target in targets]
     if certificate is not None:
         proofs = list(_numbered(certificate, len(boxes)))
     sources = [

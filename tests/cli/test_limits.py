@@ -31,7 +31,7 @@ def test_what_does_not_look_at_the_clock_is_ended(limit):
 @pytest.mark.parametrize("options", [["--time-limit", "1"], ["--effort", "quick"]])
 def test_a_step_that_never_ends_leaves_a_valid_file(options, models, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(settle, "state", spin)
-    monkeypatch.setattr("redy.reduction.pipeline.find_phases", spin)
+    monkeypatch.setattr("redy.reduction.criteria.find_phases", spin)
     monkeypatch.setitem(BUDGETS, "quick", Budget(0.2, 0.6, 0.6))
     original, small = models / "avoidance.onnx", tmp_path / "small.onnx"
     command = ["reduce", str(original), "--bounds", str(models / "avoidance.box.json"), "-o", str(small)]

@@ -197,7 +197,7 @@ def test_ctrl_c_in_the_middle_is_one_line_and_leaves_the_output_alone(tmp_path):
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert out == ""
-    assert err.strip().splitlines()[-1] == "error: interrupted"
+    assert err.strip().splitlines()[-1] == "error: interrupted; nothing was written"
     assert "Traceback" not in err
     assert (tmp_path / "small.onnx").read_text() == "keep me"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.onnx", "small.onnx"]
