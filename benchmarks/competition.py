@@ -162,8 +162,8 @@ Measured on 2026-11-25 by
 Networks and properties are those of VNN-COMP 2021 to 2024 and of Marabou's resources. Each is reduced on the first box
 of its property, on [-1, 1] where it has none. *Elements* are those of piecewise-linear activations; *proved* stay in
 one piece on the box; *ceiling* are those that samples never show in two pieces, so no method can prove more. Latency is
-the median of one evaluation in onnxruntime on one thread; seconds are wall time of the whole command on a machine that
-others used at the same time.
+the median of one evaluation in onnxruntime on one thread; seconds are wall time of the whole
+command on two cores with nothing else running.
 
 {table}
 """
