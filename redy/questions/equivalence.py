@@ -95,13 +95,15 @@ def decide(
     points = prepared.points[-POINTS:]
     hints = Hints(known, points, units=units or {}, work=WORK, engines=Engines(engine), deadline=deadline)
     verdict = prove_files(original, reduced, box, claim, hints)
-    if isinstance(verdict, Proved) or engine == "milp" or few_inputs(box) or time.monotonic() >= deadline:
+    if isinstance(verdict, Proved) or engine == "milp" or time.monotonic() >= deadline:
         return verdict
-    # A reduction rests on what splits of ReLUs show, and so may its statement.
+    # A reduction rests on what a longer search for phases shows, and so may its statement.
     until = time.monotonic() + (deadline - time.monotonic()) / 2
-    tighter = decide_phases(
-        original, box, seen_at(original, points), points, PhaseSettings("branch", deadline=until)
-    ).bounds
+    settings = PhaseSettings("branch", deadline=until)
+    try:
+        tighter = decide_phases(original, box, seen_at(original, points), points, settings).bounds
+    except Unsupported:
+        return verdict
     return prove_files(original, reduced, box, claim, replace(hints, known=dict(tighter.intervals)))
 
 
