@@ -7,12 +7,14 @@ gurobi-machinelearning and OMLT, which read nothing else; for them the original 
 reads the original file and the reduced network in its own layout. It is asked whether output 0 can exceed the
 largest value met at 20,000 points by a tenth of the range of the outputs, the others for the largest output 0. CPU
 seconds of one process each, model building included, importing excluded; a limit of CPU time ends them. Needs the tools
-(pip install '.[guides]') and $REDY_DATA or models/external (scripts/fetch_acas.py).
+(pip install '.[guides]'; one that is not installed is left out) and $REDY_DATA or models/external
+(scripts/fetch_acas.py).
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import math
 import os
@@ -43,6 +45,7 @@ def limited():
     resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
     return begin
 """
+PACKAGES = {"marabou": "maraboupy", "gurobi_ml": "gurobi_ml", "omlt": "omlt"}
 TOOLS = {
     "marabou": """
 from maraboupy import Marabou
@@ -99,7 +102,10 @@ def main():
     original = data / "acasxu" / "ACASXU_run2a_1_1.onnx"
     network = redy.read_network(original)
     options.into.mkdir(parents=True, exist_ok=True)
-    rows = {tool: [] for tool in options.tools.split(",")}
+    rows = {tool: [] for tool in options.tools.split(",") if importlib.util.find_spec(PACKAGES[tool]) is not None}
+    if not rows:
+        print("none of the tools is installed; pip install '.[guides]'")
+        return
     for number, box in enumerate(sub_domains(network, options.count)):
         files, reducing = written(original, network, box, options.into / f"{number}")
         x = box.sample(20_000, np.random.default_rng(0))

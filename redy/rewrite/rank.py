@@ -2,8 +2,8 @@
 
 Greedy row selection (Gram-Schmidt with pivoting by the largest residual, orthogonalised twice). Rows outside the basis
 count as dependent only if the combination found for them reproduces each to `DEPENDENT` of its norm with moderate
-coefficients: then writing them so perturbs the network at the level of float64 folding, which the error of the written
-network accounts for (`redy.rewrite.deviation`). In any doubt all rows are the basis.
+coefficients: then writing them so perturbs the network at the level of float64 folding, and what is stated is proved
+about the written file in any case. In any doubt all rows are the basis.
 """
 
 from __future__ import annotations

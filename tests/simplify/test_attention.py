@@ -164,7 +164,8 @@ def test_a_head_with_live_values_stays(spelling: str) -> None:
 def test_rows_that_differ_from_head_to_head_stay(spelling: str) -> None:
     dead = [0, ROWS + 1, 2 * ROWS + 2, 3 * ROWS + 3]
     made = attention(spelling, np.random.default_rng(6), dead)
-    simplified(made, (2, TOKENS, WIDTH))
+    result = simplified(made, (2, TOKENS, WIDTH)).model
+    assert widths(result) == (3 * INNER, INNER)
 
 
 @pytest.mark.parametrize("spelling", ["separate", "einsum"])
