@@ -58,11 +58,13 @@ def without_registries() -> None:
     from numba.core.registry import cpu_target  # noqa: PLC0415
     from numba.core.typing import context  # noqa: PLC0415
 
-    left_out: list[tuple[Any, str, Any]] = [
-        (cpu.CPUContext, "load_additional_registries", cpu.CPUContext.load_additional_registries),
-        (context.Context, "load_additional_registries", context.Context.load_additional_registries),
-        (context.BaseContext, "_load_builtins", context.BaseContext._load_builtins),  # noqa: SLF001
-    ]
+    places: tuple[tuple[Any, str], ...] = (
+        (cpu.CPUContext, "load_additional_registries"),
+        (context.Context, "load_additional_registries"),
+        (context.BaseContext, "_load_builtins"),
+    )
+    # What another version of numba does not have is not left out.
+    left_out = [(owner, name, getattr(owner, name)) for owner, name in places if hasattr(owner, name)]
     for owner, name, _ in left_out:
         setattr(owner, name, _nothing)
 
